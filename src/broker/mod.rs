@@ -1,0 +1,156 @@
+//! The broker seam: what the worker and the commands need of a message broker, and nothing of how it is done.
+//!
+//! [`Broker`] is the one trait of the project, because two implementations ship: [`amqp`] (production) and [`memory`]
+//! (demo, fast tests). [`contract`] is the test suite both pass. Nothing here decides anything about an event.
+
+pub mod topology;
+pub mod message;
+pub mod amqp;
+pub mod memory;
+
+use std::{future::Future, time::Duration};
+
+pub use message::Message;
+
+/// Where a message is published to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// Straight into a queue, through the default exchange.
+    Queue(String),
+    /// Through an exchange, as producers do.
+    Exchange { exchange: String, routing_key: String },
+}
+
+/// Why a broker call failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BrokerError {
+    /// The broker cannot be reached or went away; the call may be repeated.
+    #[error("broker unavailable: {0}")]
+    Unavailable(String),
+    /// Somebody must change something first: credentials, vhost, permissions, a mismatched queue. Exit code 78.
+    #[error("{0}")]
+    Config(String),
+    /// The broker refused this very message (returned as unroutable, nacked, too large).
+    #[error("message refused: {0}")]
+    Refused(String),
+}
+
+/// How full a queue is. `None`: not known, never to be shown as 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Depth {
+    pub ready: u64,
+    pub consumers: u64,
+    pub unacked: Option<u64>,
+}
+
+/// A message in hand, not yet settled. Dropping it settles nothing: it goes back when its channel closes.
+#[derive(Debug)]
+pub struct Delivery {
+    pub message: Message,
+    /// Exchange it came through, empty for the default exchange.
+    pub exchange: String,
+    pub routing_key: String,
+    /// Queue it was taken from.
+    pub queue: String,
+    pub redelivered: bool,
+    pub receipt: Receipt,
+}
+
+/// The right to settle one delivery.
+#[derive(Debug)]
+pub enum Receipt {
+    Amqp(Box<lapin::message::Delivery>),
+    Memory(memory::Receipt),
+}
+
+impl Receipt {
+    /// Acknowledges. `false` is a lost settle: the channel ended, the message comes again.
+    pub async fn ack(&self) -> bool {
+        match self {
+            Receipt::Amqp(delivery) => amqp::ack(delivery).await,
+            Receipt::Memory(receipt) => receipt.ack(),
+        }
+    }
+
+    /// Tells whether an acknowledgement could still be sent; if not, nothing should be begun with the delivery.
+    pub fn usable(&self) -> bool {
+        match self {
+            Receipt::Amqp(delivery) => delivery.acker.usable(),
+            Receipt::Memory(receipt) => receipt.usable(),
+        }
+    }
+}
+
+/// A stream of deliveries that lasts as long as its channel.
+pub enum Consumer {
+    Amqp(amqp::Consumer),
+    Memory(memory::Consumer),
+}
+
+impl Consumer {
+    /// Returns the next delivery, or `None` once the channel has ended; after `None` make a new consumer.
+    pub async fn next(&mut self) -> Option<Delivery> {
+        match self {
+            Consumer::Amqp(consumer) => consumer.next().await,
+            Consumer::Memory(consumer) => consumer.next().await,
+        }
+    }
+
+    /// Closes the channel, so that everything unsettled goes back to its place in the queue.
+    pub async fn close(self) {
+        match self {
+            Consumer::Amqp(consumer) => consumer.close().await,
+            Consumer::Memory(consumer) => consumer.close(),
+        }
+    }
+}
+
+/// A look through a queue, one message at a time, on a channel of its own. At most 100 messages may be unsettled.
+pub enum Walk {
+    Amqp(amqp::Walk),
+    Memory(memory::Walk),
+}
+
+impl Walk {
+    /// Takes the message at the head, or `None` when the queue is empty.
+    pub async fn next(&mut self) -> Result<Option<Delivery>, BrokerError> {
+        match self {
+            Walk::Amqp(walk) => walk.next().await,
+            Walk::Memory(walk) => Ok(walk.next()),
+        }
+    }
+
+    /// Closes the channel; what was taken and not settled goes back to its place.
+    pub async fn close(self) {
+        match self {
+            Walk::Amqp(walk) => walk.close().await,
+            Walk::Memory(walk) => walk.close(),
+        }
+    }
+}
+
+/// A message broker. A handle: clones share the connections behind it.
+pub trait Broker: Clone + Send + Sync + 'static {
+    /// Waits until the broker is connected and the topology stands, for at most `patience`. [`BrokerError::Config`]
+    /// at once when waiting is of no use.
+    fn ready(&self, patience: Duration) -> impl Future<Output = Result<(), BrokerError>> + Send;
+
+    /// Registers a consumer on a channel of its own, waiting for the connection as long as it takes; `Err` only for
+    /// [`BrokerError::Config`] at the first connection, and after [`Broker::close`].
+    fn consume(&self, queue: &str, prefetch: u16) -> impl Future<Output = Result<Consumer, BrokerError>> + Send;
+
+    /// Publishes persistent and mandatory, and returns once the broker has confirmed it. Bounded by a timeout.
+    fn publish(&self, to: &Destination, message: Message) -> impl Future<Output = Result<(), BrokerError>> + Send;
+
+    /// Opens a walk through `queue`.
+    fn walk(&self, queue: &str) -> impl Future<Output = Result<Walk, BrokerError>> + Send;
+
+    /// Returns how full `queue` is.
+    fn depth(&self, queue: &str) -> impl Future<Output = Result<Depth, BrokerError>> + Send;
+
+    /// Tells whether the connections stand.
+    fn connected(&self) -> bool;
+
+    /// Closes the connections in order, within two seconds.
+    fn close(&self) -> impl Future<Output = ()> + Send;
+}

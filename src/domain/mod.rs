@@ -1,0 +1,16 @@
+//! The functional core: what an event is, where it goes, what a provider's answer means and what happens next.
+//!
+//! Everything here is pure: no clock, no I/O, no randomness, no environment; time and chance are arguments.
+//! Called by `worker`, read by everything else. If something in here needs an `await`, the design is wrong.
+
+pub mod event;
+pub mod catalogue;
+pub mod routing;
+pub mod outcome;
+pub mod judge;
+pub mod retry;
+pub mod ledger;
+
+mod text;
+
+pub use text::{bounded, redact};

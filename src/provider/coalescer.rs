@@ -1,0 +1,152 @@
+//! The one piece that carries all batching: callers await single answers, requests carry many.
+//!
+//! Called by both providers, the ledger and the token look-up. While as many requests are out as allowed, newcomers
+//! gather, and the next request takes them all, up to a count and a weight. At low load nobody waits. It never repeats a
+//! request, never lets one item fail its neighbours and never holds more than its callers wait for: an item whose caller
+//! gave up is withdrawn if it has not been sent.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use futures::future::BoxFuture;
+use tokio::sync::oneshot;
+
+/// How much one request may carry and how many may be out at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub requests: usize,
+    pub items: usize,
+    /// Sum of the items' weights, in whatever unit the caller weighs (bytes).
+    pub weight: usize,
+}
+
+/// The request died without an answer (its task panicked); what it carried may or may not have arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the request ended without an answer")]
+pub struct Lost;
+
+type Send<I, O> = dyn Fn(Vec<I>) -> BoxFuture<'static, Vec<O>> + std::marker::Send + Sync;
+
+/// Gathers items of type `I` into requests and gives each caller its own answer.
+pub struct Coalescer<I, O> {
+    inner: Arc<Inner<I, O>>,
+}
+
+impl<I, O> Clone for Coalescer<I, O> {
+    fn clone(&self) -> Self {
+        Coalescer { inner: self.inner.clone() }
+    }
+}
+
+struct Inner<I, O> {
+    limits: Limits,
+    send: Box<Send<I, O>>,
+    state: Mutex<Waiting<I, O>>,
+}
+
+struct Waiting<I, O> {
+    items: VecDeque<Item<I, O>>,
+    requests_out: usize,
+}
+
+/// An item whose caller awaits its answer.
+struct Item<I, O> {
+    item: I,
+    weight: usize,
+    answer: oneshot::Sender<O>,
+}
+
+impl<I: std::marker::Send + 'static, O: std::marker::Send + 'static> Coalescer<I, O> {
+    /// Makes a coalescer. `send` makes one request and returns one answer per item, in order.
+    pub fn new<F>(limits: Limits, send: F) -> Self
+    where
+        F: Fn(Vec<I>) -> BoxFuture<'static, Vec<O>> + std::marker::Send + Sync + 'static,
+    {
+        let state = Mutex::new(Waiting { items: VecDeque::new(), requests_out: 0 });
+        Coalescer { inner: Arc::new(Inner { limits, send: Box::new(send), state }) }
+    }
+
+    /// Returns the answer for `item`, which travels in the next request that has room for it. Dropping the future
+    /// withdraws the item unless its request is out already.
+    pub async fn ask(&self, item: I, weight: usize) -> Result<O, Lost> {
+        let (answer, receiver) = oneshot::channel();
+        let start = {
+            let mut state = self.inner.state.lock().expect("no panic while the lock is held");
+            state.items.push_back(Item { item, weight, answer });
+            let start = state.requests_out < self.inner.limits.requests;
+            state.requests_out += usize::from(start);
+            start
+        };
+        if start {
+            Slot::start(self.inner.clone());
+        }
+        receiver.await.map_err(|_| Lost)
+    }
+}
+
+/// One of the requests allowed out at once.
+struct Slot<I: std::marker::Send + 'static, O: std::marker::Send + 'static> {
+    inner: Arc<Inner<I, O>>,
+    given_back: bool,
+}
+
+impl<I: std::marker::Send + 'static, O: std::marker::Send + 'static> Slot<I, O> {
+    // Not on a tracker: it ends with the last item waiting, and every item has a caller who is tracked.
+    fn start(inner: Arc<Inner<I, O>>) {
+        tokio::spawn(Slot { inner, given_back: false }.run());
+    }
+
+    async fn run(mut self) {
+        // Callers that are ready in this very moment get to join the first request.
+        tokio::task::yield_now().await;
+        while let Some((items, answers)) = self.take() {
+            let replies = (self.inner.send)(items).await;
+            debug_assert_eq!(replies.len(), answers.len(), "one answer per item");
+            for (answer, reply) in answers.into_iter().zip(replies) {
+                // A caller that has gone needs no answer.
+                let _ = answer.send(reply);
+            }
+        }
+    }
+
+    /// Takes what the next request carries. When nothing waits the place is given back under the same lock, so that a
+    /// newcomer either is seen here or starts a request of its own.
+    fn take(&mut self) -> Option<(Vec<I>, Vec<oneshot::Sender<O>>)> {
+        let mut state = self.inner.state.lock().expect("no panic while the lock is held");
+        let limits = self.inner.limits;
+        let (mut items, mut answers, mut weight) = (Vec::new(), Vec::new(), 0usize);
+        while let Some(next) = state.items.front() {
+            let fits = items.len() < limits.items && weight.saturating_add(next.weight) <= limits.weight;
+            if next.answer.is_closed() {
+                state.items.pop_front();
+            } else if fits || items.is_empty() {
+                let next = state.items.pop_front().expect("front was just seen");
+                weight += next.weight;
+                items.push(next.item);
+                answers.push(next.answer);
+            } else {
+                break;
+            }
+        }
+        if items.is_empty() {
+            state.requests_out -= 1;
+            self.given_back = true;
+            return None;
+        }
+        Some((items, answers))
+    }
+}
+
+impl<I: std::marker::Send + 'static, O: std::marker::Send + 'static> Drop for Slot<I, O> {
+    fn drop(&mut self) {
+        if self.given_back {
+            return;
+        }
+        // The request panicked (or the runtime is going down): whoever waits behind it must not wait for ever.
+        if tokio::runtime::Handle::try_current().is_ok() {
+            Slot::start(self.inner.clone());
+        }
+    }
+}
