@@ -1,1 +1,8 @@
+//! Integration tests, one binary: everything that is not pure, against real RabbitMQ, real PostgreSQL and the sandbox.
+//!
+//! Services come from `HERALD_TEST_AMQP_URL` and `HERALD_TEST_DATABASE_URL` (`make test` provides both). Without them a test
+//! says that it is skipped; under `CI` a skipped test fails. Each test has its own prefix and its own schema.
 
+#![allow(dead_code)]
+
+mod support;
