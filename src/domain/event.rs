@@ -63,7 +63,9 @@ pub fn decode(body: &[u8], meta: &Meta<'_>) -> Result<Event, Malformed> {
     let mut fields = match serde_json::from_str(text) {
         Ok(Value::Object(fields)) => fields,
         Ok(other) => return Err(Malformed::new("body", format!("is {}; expected a JSON object", kind(&other)))),
-        Err(error) => return Err(Malformed::new("body", format!("is not JSON: {}", super::redact(&error.to_string())))),
+        Err(error) => {
+            return Err(Malformed::new("body", format!("is not JSON: {}", super::redact(&error.to_string()))));
+        }
     };
     let id = match (identifier(&mut fields, "id")?, meta.message_id) {
         (Some(id), _) => id,
@@ -140,7 +142,10 @@ fn checked_identifier(name: &'static str, text: &str) -> Result<(), Malformed> {
     }
     let code_points = text.chars().count();
     if code_points > MAX_CODE_POINTS {
-        return Err(Malformed::new(name, format!("has {code_points} characters; at most {MAX_CODE_POINTS} are accepted")));
+        return Err(Malformed::new(
+            name,
+            format!("has {code_points} characters; at most {MAX_CODE_POINTS} are accepted"),
+        ));
     }
     checked_string(name, text)
 }
@@ -269,7 +274,8 @@ mod tests {
         };
         let one = event("a", "b", Some("c"));
         assert_eq!(one.identity(), event("a", "b", Some("c")).identity());
-        for other in [event("a", "b", Some("d")), event("a", "b", None), event("ab", "c", None), event("a", "bc", None)] {
+        for other in [event("a", "b", Some("d")), event("a", "b", None), event("ab", "c", None), event("a", "bc", None)]
+        {
             assert_ne!(one.identity(), other.identity());
         }
     }
