@@ -11,6 +11,10 @@ pub mod judge;
 pub mod retry;
 pub mod ledger;
 
+mod duration;
+mod nearest;
 mod text;
 
+pub use duration::parse_duration;
+pub use nearest::did_you_mean;
 pub use text::{bounded, redact};
