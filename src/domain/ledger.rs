@@ -256,6 +256,53 @@ impl Entry {
         self.attempts.drain(1..1 + excess);
     }
 
+    /// Returns a waiting row, as it stands at first sight of `claim`.
+    pub fn first(claim: &Claim) -> Entry {
+        Entry {
+            identity: claim.identity.clone(),
+            event_id: claim.event_id.clone(),
+            session_id: Some(claim.session_id.clone()),
+            partner_id: claim.partner_id.clone(),
+            event: Some(claim.event.clone()),
+            fingerprint: claim.fingerprint.clone(),
+            state: State::Waiting,
+            reason: None,
+            detail: None,
+            via: None,
+            route: None,
+            evidence: Evidence::default(),
+            targets: BTreeMap::new(),
+            attempts: Vec::new(),
+            attempt: claim.attempt,
+            replay: claim.replay,
+            queue: None,
+            first_seen: claim.first_seen,
+            updated_at: claim.first_seen,
+            next_at: None,
+            expires_at: claim.expires_at,
+            crashes: 0,
+            repeats: 0,
+            id_reused: 0,
+        }
+    }
+
+    /// Returns a row for tests.
+    #[cfg(test)]
+    pub(crate) fn test_row() -> Entry {
+        Entry::first(&Claim {
+            identity: "identity".into(),
+            event_id: "e1".into(),
+            session_id: "s1".into(),
+            partner_id: Some("p1".into()),
+            event: "partner.advanced".into(),
+            fingerprint: "fingerprint".into(),
+            attempt: 0,
+            replay: 0,
+            first_seen: 0,
+            expires_at: 86_400_000,
+        })
+    }
+
     /// Tells whether some target accepted the event.
     pub fn any_accepted(&self) -> bool {
         self.targets.values().any(|target| target.accepted)

@@ -10,6 +10,7 @@ pub mod outcome;
 pub mod judge;
 pub mod retry;
 pub mod ledger;
+pub mod standing;
 
 mod duration;
 mod nearest;
