@@ -10,3 +10,4 @@ pub mod sandbox;
 pub mod http;
 pub mod cli;
 pub mod config;
+pub mod telemetry;

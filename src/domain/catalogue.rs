@@ -3,6 +3,8 @@
 //! Called by the worker at start and by `herald check`. Pure: parses a text, reads no file. An unknown event name is
 //! normal and gets the fallback.
 
+mod parse;
+
 use std::{collections::HashMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
@@ -58,6 +60,11 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
+    /// Reads a catalogue, or returns every mistake in it, in the order of lines.
+    pub fn parse(text: &str) -> Result<Catalogue, Vec<Mistake>> {
+        parse::parse(text)
+    }
+
     /// Returns what holds for `event`: its own table, or the fallback.
     pub fn text(&self, event: &str) -> &Text {
         self.events.get(event).unwrap_or(&self.default)
@@ -73,4 +80,9 @@ pub struct Mistake {
     pub key: String,
     /// What is wrong and what would be right.
     pub problem: String,
+}
+
+/// Returns the line, from 1, of the byte `at` in `text`.
+pub(crate) fn line_at(text: &str, at: usize) -> usize {
+    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
 }

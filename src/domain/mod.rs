@@ -13,6 +13,10 @@ pub mod retry;
 pub mod ledger;
 pub mod standing;
 
+mod duration;
+mod nearest;
 mod text;
 
+pub use duration::parse_duration;
+pub use nearest::did_you_mean;
 pub use text::{bounded, redact};

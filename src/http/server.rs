@@ -1,0 +1,147 @@
+//! The server: one port, few connections, a bound on everything a client can make it wait for.
+//!
+//! The worker binds before it does anything else, so that a taken port is told at once, and serves until told to stop.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::anyhow;
+use axum::{
+    Json, Router,
+    extract::{Request, State},
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::json;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::config;
+
+use super::{
+    Readiness,
+    guard::{Rules, guard},
+};
+
+/// Connections served at once; others wait in the listener's backlog.
+const CONNECTIONS: usize = 64;
+/// For the headers of a request, and between two requests on one connection.
+const HEADERS: Duration = Duration::from_secs(30);
+/// For a whole answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// What is being answered may take this long after the stop.
+const GRACE: Duration = Duration::from_secs(2);
+/// How often the recorder folds samples together, scraped or not.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// A bound port that does not answer yet.
+pub struct Server {
+    listener: TcpListener,
+    rules: Rules,
+}
+
+impl Server {
+    /// Takes the port; the error names it and what to do.
+    pub async fn bind(config: &config::Http) -> anyhow::Result<Server> {
+        let address = config.listen;
+        let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                anyhow!("http.listen: {address} is taken by another process; stop it or set HERALD_HTTP__LISTEN")
+            }
+            _ => anyhow!("http.listen: cannot listen on {address}: {error}"),
+        })?;
+        let rules = Rules { loopback: address.ip().is_loopback(), token: config.token.clone() };
+        Ok(Server { listener, rules })
+    }
+
+    /// Returns the address that was bound, with its port when `:0` was asked for.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Answers until `stop`, then ends what is being answered.
+    pub async fn serve(self, readiness: Readiness, metrics: PrometheusHandle, stop: CancellationToken) {
+        let app = Router::new()
+            .route("/healthz", get(healthz))
+            .route("/readyz", get(readyz).with_state(readiness))
+            .route("/metrics", get(render).with_state(metrics.clone()))
+            .layer(middleware::from_fn(within))
+            .layer(middleware::from_fn_with_state(self.rules, guard));
+        let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        let graceful = GracefulShutdown::new();
+        let mut upkeep = tokio::time::interval(UPKEEP);
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                _ = upkeep.tick() => {
+                    metrics.run_upkeep();
+                    continue;
+                }
+                accepted = accept(&self.listener, &connections) => accepted,
+            };
+            let (stream, permit) = accepted;
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADERS)
+                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app.clone()));
+            let connection = graceful.watch(connection);
+            // Watched by `graceful`, which ends it at the stop and waits for it.
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "connection ended early");
+                }
+                drop(permit);
+            });
+        }
+        // What has not ended by then is cut off with the process.
+        let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
+    }
+}
+
+/// Accepts the next connection once there is room for it.
+async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, tokio::sync::OwnedSemaphorePermit) {
+    let permit = room.clone().acquire_owned().await.expect("the semaphore is never closed");
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, permit),
+            Err(error) => {
+                // Out of file descriptors, mostly: trying again at once would only burn the processor.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+}
+
+async fn within(request: Request, next: Next) -> Response {
+    let answer = tokio::time::timeout(ANSWER, next.run(request)).await;
+    answer.unwrap_or_else(|_| StatusCode::SERVICE_UNAVAILABLE.into_response())
+}
+
+async fn healthz() -> Json<serde_json::Value> {
+    Json(json!({ "status": "alive" }))
+}
+
+async fn readyz(State(readiness): State<Readiness>) -> Response {
+    match readiness.why_not() {
+        None => Json(json!({ "status": "ready" })).into_response(),
+        Some(reason) => {
+            let body = Json(json!({ "status": "not ready", "reason": reason }));
+            (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+        }
+    }
+}
+
+async fn render(State(metrics): State<PrometheusHandle>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
+}
