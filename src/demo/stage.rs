@@ -88,7 +88,7 @@ impl<B: Broker> Stage<B> {
             catalogue,
             policy: Policy { schedule: self.topology.schedule.clone(), unknown_repeats: config.expo.unknown_repeats },
             settings: Settings::of(config),
-            readiness: Readiness::default(),
+            readiness: Readiness::new("starting"),
         }))
     }
 

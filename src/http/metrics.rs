@@ -23,6 +23,21 @@ pub const PROVIDER_OPEN: &str = "herald_provider_open";
 pub const LEDGER_ROWS: &str = "herald_ledger_rows";
 pub const BOOKS_CLOSED: &str = "herald_books_closed";
 pub const TOKENS_CLEARED: &str = "herald_tokens_cleared_total";
+pub const REPEATS: &str = "herald_repeats_total";
+pub const LANE_FULL: &str = "herald_lane_full_total";
+pub const PANICS: &str = "herald_panics_total";
+pub const RECONNECTS: &str = "herald_reconnects_total";
+pub const HELD: &str = "herald_held_total";
+pub const PRESENCE: &str = "herald_presence_total";
+pub const LANES: &str = "herald_lanes";
+pub const PROVIDER_WAITING: &str = "herald_provider_waiting";
+pub const ROWS_REFUSED: &str = "herald_rows_refused_total";
+pub const INTERRUPTED: &str = "herald_interrupted_total";
+pub const PROVIDER_REQUESTS: &str = "herald_provider_requests_total";
+pub const PROVIDER_DURATION: &str = "herald_provider_request_duration_seconds";
+pub const BATCH_SIZE: &str = "herald_batch_size";
+pub const STORE_STATEMENTS: &str = "herald_store_statements_total";
+pub const STORE_DURATION: &str = "herald_store_duration_seconds";
 pub const LIVE_WORKERS: &str = "herald_live_workers";
 
 /// What a metric is.
@@ -47,7 +62,7 @@ const fn metric(name: &'static str, kind: Kind, unit: Unit, help: &'static str) 
 }
 
 /// The table. The help texts name the labels and what they can be.
-pub const METRICS: [Metric; 17] = [
+pub const METRICS: [Metric; 32] = [
     metric(RECEIVED, Kind::Counter, Unit::Count, "Deliveries taken from a queue, by queue"),
     metric(SETTLED, Kind::Counter, Unit::Count, "Deliveries settled, by disposition (done, skipped, retry, hold, dead, repeat) and reason"),
     metric(SETTLES_LOST, Kind::Counter, Unit::Count, "Acknowledgements that could not be sent; the event comes again"),
@@ -64,6 +79,21 @@ pub const METRICS: [Metric; 17] = [
     metric(LEDGER_ROWS, Kind::Gauge, Unit::Count, "Identities in the ledger, by state and reason"),
     metric(BOOKS_CLOSED, Kind::Gauge, Unit::Count, "1 while every identity received has exactly one fate"),
     metric(TOKENS_CLEARED, Kind::Counter, Unit::Count, "Push tokens cleared because the device is gone"),
+    metric(REPEATS, Kind::Counter, Unit::Count, "Events that came again under the same identity"),
+    metric(LANE_FULL, Kind::Counter, Unit::Count, "Events sent to the first retry queue because their session had too many in hand"),
+    metric(PANICS, Kind::Counter, Unit::Count, "Events whose handling panicked: a bug, the event is retried"),
+    metric(RECONNECTS, Kind::Counter, Unit::Count, "Times the consumer had to be made anew"),
+    metric(HELD, Kind::Counter, Unit::Count, "Events moved to a hold queue, by provider and cause"),
+    metric(PRESENCE, Kind::Counter, Unit::Count, "Presence look-ups, by result (present, absent, unknown)"),
+    metric(LANES, Kind::Gauge, Unit::Count, "Sessions with an event in hand"),
+    metric(PROVIDER_WAITING, Kind::Gauge, Unit::Count, "Events that wait for or are with a provider, by provider"),
+    metric(ROWS_REFUSED, Kind::Counter, Unit::Count, "Rows the ledger refused for their data"),
+    metric(INTERRUPTED, Kind::Counter, Unit::Count, "Events left with the broker because a database or the channel went away"),
+    metric(PROVIDER_REQUESTS, Kind::Counter, Unit::Count, "Requests to a provider, by provider, endpoint and result"),
+    metric(PROVIDER_DURATION, Kind::Histogram, Unit::Seconds, "How long a request to a provider took, by provider and endpoint"),
+    metric(BATCH_SIZE, Kind::Histogram, Unit::Count, "Items carried by one request, by provider and endpoint"),
+    metric(STORE_STATEMENTS, Kind::Counter, Unit::Count, "Statements sent to the ledger and the users database, by statement"),
+    metric(STORE_DURATION, Kind::Histogram, Unit::Seconds, "How long a statement took, by statement"),
     metric(LIVE_WORKERS, Kind::Gauge, Unit::Count, "Workers with a heartbeat"),
 ];
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::{Interrupted, Received, Worker, clock, distinct};
 use crate::{
+    http::metrics as names,
     broker::Broker,
     domain::{
         catalogue::RouteRule,
@@ -72,11 +73,11 @@ impl<B: Broker> Worker<B> {
         }
         if arrival.fresh {
             entry.repeats += 1;
-            metrics::counter!("herald_repeats_total").increment(1);
+            metrics::counter!(names::REPEATS).increment(1);
         }
         if entry.fingerprint != fingerprint {
             entry.id_reused += 1;
-            metrics::counter!("herald_id_reused_total").increment(1);
+            metrics::counter!(names::ID_REUSED).increment(1);
             tracing::warn!(event.id = event.id, session.id = event.session_id, "the same id came with other content: make ids unique per event");
         }
         Ok(match standing(&entry, arrival) {
@@ -116,7 +117,7 @@ impl<B: Broker> Worker<B> {
                 Err(failure) => Presence::Unknown(failure),
             };
             known.presence_at = Some(clock::now_ms());
-            metrics::counter!("herald_presence_total", "result" => known.presence_name()).increment(1);
+            metrics::counter!(names::PRESENCE, "result" => known.presence_name()).increment(1);
         }
         if questions.tokens && !matches!(known.presence, Presence::Present { .. }) {
             self.look_up(partner, &mut known).await?;

@@ -9,6 +9,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{Received, Worker, clock, lanes::Entered};
 use crate::{
+    http::metrics as names,
     broker::{Broker, BrokerError, Consumer, Delivery, marks::Marks},
     domain::{
         event::{Meta, decode},
@@ -58,7 +59,7 @@ impl<B: Broker> Worker<B> {
                     consumer.close().await;
                 }
                 Ended::ChannelEnded => {
-                    metrics::counter!("herald_reconnects_total").increment(1);
+                    metrics::counter!(names::RECONNECTS).increment(1);
                     tracing::warn!(queue, "the consumer's channel ended; making a new one");
                 }
             }
@@ -83,7 +84,7 @@ impl<B: Broker> Worker<B> {
 
     /// Puts an event into its session's lane.
     fn enter(self: &Arc<Self>, received: Received) {
-        metrics::counter!("herald_received_total").increment(1);
+        metrics::counter!(names::RECEIVED).increment(1);
         // What cannot be read has no session and waits for nobody.
         let session = match &received.event {
             Ok(event) => event.session_id.clone(),
@@ -95,7 +96,7 @@ impl<B: Broker> Worker<B> {
             }
             Entered::Waits => {}
             Entered::Full(received) => {
-                metrics::counter!("herald_lane_full_total").increment(1);
+                metrics::counter!(names::LANE_FULL).increment(1);
                 let worker = self.clone();
                 self.state.tracker.spawn(async move {
                     // Interrupted: it stays with the broker and comes again.
@@ -119,7 +120,7 @@ impl<B: Broker> Worker<B> {
     }
 
     /// Waits for what is in hand, at most the grace period.
-    async fn finish(&self) {
+    pub(super) async fn finish(&self) {
         self.state.tracker.close();
         if tokio::time::timeout(self.settings.grace, self.state.tracker.wait()).await.is_err() {
             tracing::warn!("the grace period is over; what is still in hand goes back to the broker");
@@ -153,11 +154,15 @@ impl<B: Broker> Worker<B> {
             Provider::Expo => self.expo.gate().clone(),
         };
         while !self.state.stop.is_cancelled() {
-            self.state.trouble.cleared().await;
+            tokio::select! {
+                () = self.state.stop.cancelled() => return,
+                () = self.state.trouble.cleared() => {}
+            }
+            let changed = gate.changed();
             match gate.admission() {
                 Admission::Shut(_) => tokio::select! {
                     () = self.state.stop.cancelled() => {}
-                    () = gate.changed() => {}
+                    () = changed => {}
                 },
                 Admission::Probe => {
                     self.drain_held(provider, &gate, 1).await;
@@ -179,6 +184,7 @@ impl<B: Broker> Worker<B> {
         };
         let Ok(mut consumer) = consumer else { return self.pause(HOLD_PAUSE).await };
         loop {
+            let changed = gate.changed();
             if gate.admission() != admitted || self.crowded(provider) {
                 break;
             }
@@ -186,7 +192,7 @@ impl<B: Broker> Worker<B> {
                 biased;
                 () = self.state.stop.cancelled() => break,
                 _ = self.state.trouble.raised() => break,
-                () = gate.changed() => {}
+                () = changed => {}
                 delivery = consumer.next() => match delivery {
                     Some(delivery) => {
                         let mut received = Received::read(delivery);

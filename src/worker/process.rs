@@ -10,6 +10,7 @@ use tracing::Instrument;
 
 use super::{Counted, Interrupted, Received, Worker, clock, gather::Claimed};
 use crate::{
+    http::metrics as names,
     broker::Broker,
     domain::{
         judge::{self, CRASHES_ALONE, CRASHES_DEAD, Disposition, Life},
@@ -31,11 +32,11 @@ impl<B: Broker> Worker<B> {
         match path.await {
             Ok(Ok(())) => {}
             Ok(Err(interrupted)) => {
-                metrics::counter!("herald_interrupted_total").increment(1);
+                metrics::counter!(names::INTERRUPTED).increment(1);
                 tracing::debug!(event.id = received.id(), ?interrupted, "left with the broker");
             }
             Err(_) => {
-                metrics::counter!("herald_panics_total").increment(1);
+                metrics::counter!(names::PANICS).increment(1);
                 tracing::error!(event.id = received.id(), "a bug in herald made the handling of this event panic; it is retried");
                 self.settle_panicked(&received).await;
             }

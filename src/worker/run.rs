@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use super::{Parts, Settings, State, Worker};
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     },
     config::{Config, OnUnknown, UsersUrl},
     domain::{judge::Policy, outcome::Provider},
-    http::{self, Readiness},
+    http::{Readiness, Server, metrics as names},
     provider::{ably::Ably, expo::Expo},
     store::{Store, StoreError, users::Users},
 };
@@ -58,8 +58,8 @@ impl<B: Broker> Worker<B> {
         }
         let ended = self.intake().await;
         self.state.stop.cancel();
-        self.state.tracker.close();
-        let _ = tokio::time::timeout(Duration::from_secs(2), self.state.tracker.wait()).await;
+        // Done already after an orderly stop; otherwise outcomes in hand still reach the ledger.
+        self.finish().await;
         self.store.farewell().await;
         self.broker.close().await;
         ended
@@ -85,10 +85,11 @@ impl Settings {
 pub async fn run(config: Config) -> Result<(), RunError> {
     config.complete().map_err(|problems| RunError::Config(problems.to_string()))?;
     let catalogue = config.catalogue.load().map_err(|problems| RunError::Config(problems.to_string()))?;
-    let readiness = Readiness::default();
-    let stop = CancellationToken::new();
-    let pages = TaskTracker::new();
-    http::serve(&config.http, readiness.clone(), stop.clone(), &pages).await.map_err(RunError::Failed)?;
+    let readiness = Readiness::new("starting");
+    let (stop, served) = (CancellationToken::new(), CancellationToken::new());
+    let server = Server::bind(&config.http).await.map_err(RunError::Failed)?;
+    let recorder = names::install().map_err(|error| RunError::Failed(error.into()))?;
+    let server = tokio::spawn(server.serve(readiness.clone(), recorder, served.clone()));
     let signals = tokio::spawn(until_signal(stop.clone()));
 
     let work = async {
@@ -134,8 +135,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let ended = work.await;
     stop.cancel();
     signals.abort();
-    pages.close();
-    let _ = tokio::time::timeout(Duration::from_secs(1), pages.wait()).await;
+    // Last, so that readiness and metrics can be read while the worker drains.
+    served.cancel();
+    let _ = server.await;
     ended
 }
 
