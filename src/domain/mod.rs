@@ -7,6 +7,7 @@ pub mod event;
 pub mod catalogue;
 pub mod routing;
 pub mod outcome;
+pub mod payload;
 pub mod judge;
 pub mod retry;
 pub mod ledger;

@@ -1,0 +1,238 @@
+//! The first stop: from the broker into the lanes; and the loops that keep it going.
+//!
+//! Called by `run`. Owns the consumers: one for the events queue, and one per hold queue while its provider takes requests.
+//! Prefetch is the only backpressure. Never starts an event while a database is away, and never gives up on the broker.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{Received, Worker, clock, lanes::Entered};
+use crate::{
+    broker::{Broker, BrokerError, Consumer, Delivery, marks::Marks},
+    domain::{
+        event::{Meta, decode},
+        outcome::Provider,
+    },
+    provider::gate::{Admission, Gate},
+};
+
+/// Longest wait in a lane before the event goes back to a queue: nothing stays in hand over five minutes.
+const MAX_WAIT: Duration = Duration::from_secs(240);
+/// Pause between two probes of a held provider, and between two looks at a crowded one.
+const HOLD_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a consumer is given up.
+enum Ended {
+    Stopped,
+    DatabaseAway(String),
+    Reopen,
+    ChannelEnded,
+}
+
+impl<B: Broker> Worker<B> {
+    /// Takes events in until told to stop, then finishes what is in hand. `Err` only when waiting is of no use.
+    pub(super) async fn intake(self: &Arc<Self>) -> Result<(), BrokerError> {
+        let queue = self.topology.events();
+        while !self.state.stop.is_cancelled() {
+            self.readiness.not_ready("no consumer is registered yet");
+            let mut consumer = tokio::select! {
+                () = self.state.stop.cancelled() => break,
+                consumer = self.broker.consume(&queue, self.settings.prefetch) => consumer?,
+            };
+            tracing::info!(queue, prefetch = self.settings.prefetch, "taking events in");
+            self.readiness.ready();
+            match self.take_in(&mut consumer).await {
+                Ended::Stopped => {
+                    self.readiness.not_ready("shutting down");
+                    self.finish().await;
+                    consumer.close().await;
+                }
+                Ended::DatabaseAway(what) => {
+                    self.readiness.not_ready(&what);
+                    consumer.close().await;
+                    self.wait_for_databases().await;
+                }
+                Ended::Reopen => {
+                    self.readiness.not_ready("the broker takes no copies");
+                    consumer.close().await;
+                }
+                Ended::ChannelEnded => {
+                    metrics::counter!("herald_reconnects_total").increment(1);
+                    tracing::warn!(queue, "the consumer's channel ended; making a new one");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_in(self: &Arc<Self>, consumer: &mut Consumer) -> Ended {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.state.stop.cancelled() => return Ended::Stopped,
+                what = self.state.trouble.raised() => return Ended::DatabaseAway(what),
+                () = self.state.reopen.notified() => return Ended::Reopen,
+                delivery = consumer.next() => match delivery {
+                    Some(delivery) => self.enter(Received::read(delivery)),
+                    None => return Ended::ChannelEnded,
+                },
+            }
+        }
+    }
+
+    /// Puts an event into its session's lane.
+    fn enter(self: &Arc<Self>, received: Received) {
+        metrics::counter!("herald_received_total").increment(1);
+        // What cannot be read has no session and waits for nobody.
+        let session = match &received.event {
+            Ok(event) => event.session_id.clone(),
+            Err(_) => format!("\0{}", uuid::Uuid::new_v4()),
+        };
+        match self.state.lanes.enter(&session, received) {
+            Entered::First(first) => {
+                self.state.tracker.spawn(self.clone().lane(session, first));
+            }
+            Entered::Waits => {}
+            Entered::Full(received) => {
+                metrics::counter!("herald_lane_full_total").increment(1);
+                let worker = self.clone();
+                self.state.tracker.spawn(async move {
+                    // Interrupted: it stays with the broker and comes again.
+                    let _ = worker.settle_elsewhere(&received, "lane_full").await;
+                });
+            }
+        }
+    }
+
+    /// Handles the events of one session until none waits.
+    async fn lane(self: Arc<Self>, session: String, first: Received) {
+        let mut next = Some(first);
+        while let Some(received) = next {
+            if received.entered.elapsed() > MAX_WAIT && received.delivery.receipt.usable() {
+                let _ = self.settle_elsewhere(&received, "waited_too_long").await;
+            } else {
+                self.handle(received).await;
+            }
+            next = self.state.lanes.next(&session);
+        }
+    }
+
+    /// Waits for what is in hand, at most the grace period.
+    async fn finish(&self) {
+        self.state.tracker.close();
+        if tokio::time::timeout(self.settings.grace, self.state.tracker.wait()).await.is_err() {
+            tracing::warn!("the grace period is over; what is still in hand goes back to the broker");
+        }
+    }
+
+    /// Probes the databases with growing pauses until all answer.
+    async fn wait_for_databases(&self) {
+        let mut pause = Duration::from_millis(250);
+        while !self.state.stop.is_cancelled() {
+            let store = self.store.heartbeat().await.map(drop);
+            let users = match &self.users {
+                Some(users) if store.is_ok() => users.look_up("herald-probe").await.map(drop),
+                _ => Ok(()),
+            };
+            match store.and(users) {
+                Ok(()) => return self.state.trouble.clear(),
+                Err(error) => tracing::debug!(%error, "a database is still away"),
+            }
+            tokio::select! {
+                () = self.state.stop.cancelled() => {}
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(5)),
+            }
+        }
+    }
+
+    /// Brings held events back while `provider` takes requests.
+    pub(super) async fn drain_hold(self: Arc<Self>, provider: Provider) {
+        let gate = match provider {
+            Provider::Ably => self.ably.gate().clone(),
+            Provider::Expo => self.expo.gate().clone(),
+        };
+        while !self.state.stop.is_cancelled() {
+            self.state.trouble.cleared().await;
+            match gate.admission() {
+                Admission::Shut(_) => tokio::select! {
+                    () = self.state.stop.cancelled() => {}
+                    () = gate.changed() => {}
+                },
+                Admission::Probe => {
+                    self.drain_held(provider, &gate, 1).await;
+                    self.pause(HOLD_PAUSE).await;
+                }
+                Admission::Open if self.crowded(provider) => self.pause(HOLD_PAUSE).await,
+                Admission::Open => self.drain_held(provider, &gate, (self.settings.prefetch / 8).max(1)).await,
+            }
+        }
+    }
+
+    /// Consumes a hold queue for as long as its provider's gate stays as it is.
+    async fn drain_held(self: &Arc<Self>, provider: Provider, gate: &Gate, prefetch: u16) {
+        let queue = self.topology.hold(provider);
+        let admitted = gate.admission();
+        let consumer = tokio::select! {
+            () = self.state.stop.cancelled() => return,
+            consumer = self.broker.consume(&queue, prefetch) => consumer,
+        };
+        let Ok(mut consumer) = consumer else { return self.pause(HOLD_PAUSE).await };
+        loop {
+            if gate.admission() != admitted || self.crowded(provider) {
+                break;
+            }
+            tokio::select! {
+                biased;
+                () = self.state.stop.cancelled() => break,
+                _ = self.state.trouble.raised() => break,
+                () = gate.changed() => {}
+                delivery = consumer.next() => match delivery {
+                    Some(delivery) => {
+                        let mut received = Received::read(delivery);
+                        let (in_hand, settled) = oneshot::channel();
+                        received.in_hand = Some(in_hand);
+                        self.enter(received);
+                        if admitted == Admission::Probe {
+                            // One event at a time, to its end: the sender is dropped with the event.
+                            let _ = settled.await;
+                            break;
+                        }
+                    }
+                    None => return,
+                },
+            }
+        }
+        if self.state.stop.is_cancelled() {
+            // What is in hand is acknowledged on this channel.
+            self.settled_or_grace().await;
+        }
+        consumer.close().await;
+    }
+
+    /// Waits until no event is in hand, at most the grace period.
+    async fn settled_or_grace(&self) {
+        let settled = async {
+            while !self.state.lanes.is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = tokio::time::timeout(self.settings.grace, settled).await;
+    }
+
+    async fn pause(&self, pause: Duration) {
+        tokio::select! {
+            () = self.state.stop.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+impl Received {
+    fn read(delivery: Delivery) -> Received {
+        let marks = Marks::read(&delivery.message);
+        let message_id = delivery.message.properties.message_id().as_ref().map(|id| id.as_str());
+        let event = decode(&delivery.message.body, &Meta { message_id });
+        Received { marks, event, delivery, at: clock::now(), entered: Instant::now(), in_hand: None }
+    }
+}

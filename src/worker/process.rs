@@ -1,0 +1,140 @@
+//! The path of one event through the seven stops, as one column of verbs.
+//!
+//! Called by the lane's task for one delivery at a time. Everything that decides is in `domain`; everything that does is in
+//! the file named after its verb. Whatever happens here, the delivery is either settled or still with the broker.
+
+use std::panic::AssertUnwindSafe;
+
+use futures::FutureExt;
+use tracing::Instrument;
+
+use super::{Counted, Interrupted, Received, Worker, clock, gather::Claimed};
+use crate::{
+    broker::Broker,
+    domain::{
+        judge::{self, CRASHES_ALONE, CRASHES_DEAD, Disposition, Life},
+        ledger::{DeadReason, Entry},
+        routing::{self, Decision},
+    },
+};
+
+impl<B: Broker> Worker<B> {
+    /// Handles one delivery. A panic is caught, counted and leads to a retry, so that it never stops the lane.
+    pub(super) async fn handle(&self, received: Received) {
+        if !received.delivery.receipt.usable() || self.state.stop.is_cancelled() {
+            // It goes back to the broker with its channel, in its place.
+            return;
+        }
+        let _in_flight = Counted::new(&self.state.in_flight);
+        let span = tracing::debug_span!("event", id = received.id());
+        let path = AssertUnwindSafe(self.process(&received)).catch_unwind().instrument(span);
+        match path.await {
+            Ok(Ok(())) => {}
+            Ok(Err(interrupted)) => {
+                metrics::counter!("herald_interrupted_total").increment(1);
+                tracing::debug!(event.id = received.id(), ?interrupted, "left with the broker");
+            }
+            Err(_) => {
+                metrics::counter!("herald_panics_total").increment(1);
+                tracing::error!(event.id = received.id(), "a bug in herald made the handling of this event panic; it is retried");
+                self.settle_panicked(&received).await;
+            }
+        }
+    }
+
+    /// The seven stops. The first, receive, has happened: the delivery is in hand and in its lane.
+    async fn process(&self, received: &Received) -> Result<(), Interrupted> {
+        // 2. decode (done on receipt, because the lane is named by the session)
+        let event = match &received.event {
+            Ok(event) => event,
+            Err(malformed) => return self.settle_malformed(received, malformed).await,
+        };
+
+        // 3. gather
+        let mut guard = Alone::Beside(self.state.alone.read().await);
+        let mut entry = match self.claim(received, event).await? {
+            Claimed::Entry(entry) => entry,
+            Claimed::Elsewhere => return self.settle_elsewhere(received, "claimed").await,
+            Claimed::Stale => return self.settle_stale(received).await,
+            Claimed::Repeat(entry) => return self.settle_repeat(received, *entry).await,
+        };
+        if entry.crashes >= CRASHES_DEAD {
+            let detail = format!("{} workers died while they handled it", entry.crashes);
+            let dead = Disposition::Dead { reason: DeadReason::CrashedWorker, detail };
+            return self.settle(received, *entry, Vec::new(), dead).await;
+        }
+        if entry.crashes >= CRASHES_ALONE {
+            drop(guard);
+            guard = Alone::Alone(self.state.alone.write().await);
+            tracing::warn!(event.id = event.id, crashes = entry.crashes, "workers died over this event: it is handled alone");
+        }
+        if self.life(&entry).over() {
+            let disposition = judge::expired(ever_tried(&entry), self.life(&entry));
+            return self.settle(received, *entry, Vec::new(), disposition).await;
+        }
+        let text = self.catalogue.text(&event.name);
+        let mut known = self.gather(event, text.route, &entry).await?;
+
+        // 4. route: decided anew only while nothing has been accepted
+        if !entry.any_accepted() {
+            let retry_unknown = self.settings.retry_unknown;
+            let decision = routing::route(event, text, &known.presence, &known.recipient, retry_unknown);
+            entry.evidence = known.evidence(&decision);
+            match decision {
+                Decision::Send { via, .. } => entry.plan(via, &known),
+                Decision::Skip { reason, .. } => {
+                    return self.settle(received, *entry, Vec::new(), Disposition::Skip(reason)).await;
+                }
+                Decision::AskAgain { rule } => {
+                    let disposition = judge::ask_again(&rule, entry.attempt, self.life(&entry), &self.policy);
+                    return self.settle(received, *entry, Vec::new(), disposition).await;
+                }
+            }
+        }
+
+        // 5. send
+        let sent = self.send(event, text, &mut entry, &mut known).await;
+
+        // 6. judge
+        let life = self.life(&entry);
+        let disposition = judge::judge(&entry.targets, &sent.outcomes, entry.attempt, life, &self.policy);
+
+        // 7. settle
+        let settled = self.settle(received, *entry, sent.tickets, disposition).await;
+        drop(guard);
+        settled
+    }
+
+    fn life(&self, entry: &Entry) -> Life {
+        Life { now: clock::now(), expires_at: from_ms(entry.expires_at) }
+    }
+}
+
+/// The right to handle an event: beside others, or alone when workers died over it.
+#[expect(dead_code, reason = "the guards are held, not read")]
+enum Alone<'a> {
+    Beside(tokio::sync::RwLockReadGuard<'a, ()>),
+    Alone(tokio::sync::RwLockWriteGuard<'a, ()>),
+}
+
+/// Tells whether the event was tried or held before, so that its end is a dead letter and not a skip.
+fn ever_tried(entry: &Entry) -> bool {
+    let held = entry.reason.as_deref().is_some_and(|reason| reason.starts_with("held"));
+    entry.attempt > 0 || !entry.attempts.is_empty() || held
+}
+
+/// Returns the time of a ledger column.
+pub(super) fn from_ms(ms: i64) -> jiff::Timestamp {
+    jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX)
+}
+
+impl Received {
+    /// Returns the id the event is spoken of by: its own, the copy's, or the message's.
+    pub(super) fn id(&self) -> &str {
+        let message_id = || self.delivery.message.properties.message_id().as_ref().map(|id| id.as_str());
+        match &self.event {
+            Ok(event) => &event.id,
+            Err(_) => self.marks.id.as_deref().or_else(message_id).unwrap_or("unreadable"),
+        }
+    }
+}

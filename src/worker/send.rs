@@ -1,0 +1,166 @@
+//! The fifth stop: one send per open target, side by side, and what came of each.
+//!
+//! Called by `process`. Sends only to targets without an accepted outcome; records every attempt. Never decides what happens
+//! next, and never lets one provider wait for the other.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use futures::future::join_all;
+
+use super::{Counted, Worker, clock, gather::{Known, token_gone}};
+use crate::{
+    broker::Broker,
+    domain::{
+        catalogue::Text,
+        event::Event,
+        judge::{apply, provider_of},
+        ledger::{AttemptRecord, Entry, TargetKey, Ticket},
+        outcome::{FailureKind, HoldCause, Outcome, Provider},
+        payload,
+    },
+    provider::{ably::Publish, expo::Push},
+};
+
+/// What came of the sends of one attempt.
+pub(super) struct Sent {
+    pub outcomes: BTreeMap<TargetKey, Outcome>,
+    /// Tickets of accepted pushes, to be stored with the ledger row.
+    pub tickets: Vec<Ticket>,
+}
+
+impl<B: Broker> Worker<B> {
+    /// Sends to every open target and writes outcomes and attempts into the row.
+    pub(super) async fn send(&self, event: &Event, text: &Text, entry: &mut Entry, known: &mut Known) -> Sent {
+        for (key, record) in &mut entry.targets {
+            if provider_of(key) == Provider::Expo && !record.accepted && !known.tokens.contains_key(key) {
+                token_gone(record);
+            }
+        }
+        let unknown_repeats = self.policy.unknown_repeats;
+        let open = entry.targets.iter().filter(|(_, r)| !r.accepted && !r.closed && r.unknown <= unknown_repeats);
+        let expires_at = entry.expires_at;
+        let sends = open.map(|(key, _)| async {
+            let (at, started) = (clock::now_ms(), Instant::now());
+            let outcome = match known.tokens.get(key) {
+                Some(token) => self.push(event, text, token, expires_at).await,
+                None => self.publish(event).await,
+            };
+            (key.clone(), at, started.elapsed(), outcome)
+        });
+        let results = join_all(sends).await;
+
+        let mut sent = Sent { outcomes: BTreeMap::new(), tickets: Vec::new() };
+        let mut attempts = Vec::new();
+        for (key, at, took, outcome) in results {
+            let provider = provider_of(&key);
+            metrics::counter!("herald_attempts_total", "provider" => provider.as_str(), "outcome" => outcome_name(&outcome))
+                .increment(1);
+            apply(entry.targets.entry(key.clone()).or_default(), provider, &outcome);
+            if let (Some(token), Some(user)) = (known.tokens.get(&key), &event.partner_id) {
+                match &outcome {
+                    Outcome::Accepted { provider_id: Some(id) } => sent.tickets.push(Ticket {
+                        id: id.clone(),
+                        identity: entry.identity.clone(),
+                        target: key.clone(),
+                        user_id: user.clone(),
+                        token: token.clone(),
+                        sent_at: at,
+                    }),
+                    Outcome::Failed(failure) if failure.kind == FailureKind::Unregistered => {
+                        self.clear_token(user, token).await;
+                    }
+                    Outcome::Accepted { provider_id: None } | Outcome::Failed(_) | Outcome::Held(_) => {}
+                }
+            }
+            attempts.push(attempt_record(entry.attempt, &key, at, took, &outcome));
+            sent.outcomes.insert(key, outcome);
+        }
+        entry.add_attempts(attempts);
+        sent
+    }
+
+    async fn publish(&self, event: &Event) -> Outcome {
+        if self.crowded(Provider::Ably) {
+            return Outcome::Held(HoldCause::Backlog);
+        }
+        let _waiting = Counted::new(self.waiting(Provider::Ably));
+        let publish = Publish {
+            channel: payload::channel(&self.settings.session_channel, &event.session_id),
+            name: event.name.clone(),
+            data: payload::published_data(event),
+            id: event.id.clone(),
+        };
+        match self.ably.publish(publish).await {
+            Ok(id) => Outcome::Accepted { provider_id: Some(id) },
+            Err(refusal) => refusal.into(),
+        }
+    }
+
+    async fn push(&self, event: &Event, text: &Text, token: &str, expires_at: i64) -> Outcome {
+        if self.crowded(Provider::Expo) {
+            return Outcome::Held(HoldCause::Backlog);
+        }
+        let _waiting = Counted::new(self.waiting(Provider::Expo));
+        let left_ms = expires_at.saturating_sub(clock::now_ms()).max(0);
+        let push = Push {
+            token: token.to_owned(),
+            title: text.title.clone(),
+            body: text.body.clone(),
+            data: payload::pushed_data(event, text),
+            collapse_id: payload::collapse_id(&event.id),
+            // Rounded up: a ttl of 0 may never reach a dozing phone.
+            ttl_seconds: left_ms.unsigned_abs().div_ceil(1000).max(1),
+            channel_id: text.channel_id.clone(),
+            priority: text.priority.clone(),
+        };
+        match self.expo.send(push).await {
+            Ok(ticket) => Outcome::Accepted { provider_id: ticket },
+            Err(refusal) => refusal.into(),
+        }
+    }
+
+    /// Clears a token whose device is gone, if it is still the one sent to. A failure here costs nothing: the next send meets
+    /// the same answer.
+    async fn clear_token(&self, user: &str, token: &str) {
+        let Some(users) = &self.users else { return };
+        match users.clear(user, token).await {
+            Ok(true) => metrics::counter!("herald_tokens_cleared_total").increment(1),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(user.id = user, %error, "the push token of a device that is gone was not cleared"),
+        }
+    }
+}
+
+fn attempt_record(
+    attempt: u32,
+    key: &str,
+    at: i64,
+    took: std::time::Duration,
+    outcome: &Outcome,
+) -> AttemptRecord {
+    let (provider_id, failure, held) = match outcome {
+        Outcome::Accepted { provider_id } => (provider_id.clone(), None, None),
+        Outcome::Failed(failure) => (None, Some(failure.clone()), None),
+        Outcome::Held(cause) => (None, None, Some(*cause)),
+    };
+    AttemptRecord {
+        at,
+        attempt,
+        target: key.to_owned(),
+        provider: provider_of(key),
+        duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        outcome: outcome_name(outcome).to_owned(),
+        provider_id,
+        failure,
+        held,
+    }
+}
+
+/// Returns an outcome as it stands in the ledger and in metric labels.
+fn outcome_name(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Accepted { .. } => "accepted",
+        Outcome::Failed(failure) => failure.kind.as_str(),
+        Outcome::Held(_) => "held",
+    }
+}

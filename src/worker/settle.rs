@@ -1,0 +1,309 @@
+//! The seventh stop: durable first, acknowledgement last.
+//!
+//! Called by `process` with a disposition. An ending is a ledger row and then the ack; a retry, hold or dead letter is a
+//! confirmed copy, then the row, then the ack. Never acknowledges what it has not made durable: when a step cannot be
+//! done, the delivery stays with the broker and comes again.
+
+use std::time::Duration;
+
+use super::{Interrupted, Received, Worker, clock};
+use crate::{
+    broker::{Broker, BrokerError, Destination, Message, marks::Marks},
+    domain::{
+        event::{Malformed, unreadable_identity},
+        judge::{Disposition, accepted_via, missing},
+        ledger::{Claim, DeadReason, Entry, Letter, State, Ticket},
+        outcome::HoldCause,
+        retry::next_delay,
+    },
+    store::{Record, StoreError},
+};
+
+/// Pause between two tries to write an outcome while the ledger is away.
+const LEDGER_PAUSE: Duration = Duration::from_millis(500);
+/// Tries to publish a copy while the delivery can still be acknowledged.
+const COPY_TRIES: u32 = 3;
+
+impl<B: Broker> Worker<B> {
+    /// Carries out a disposition.
+    pub(super) async fn settle(
+        &self,
+        received: &Received,
+        mut entry: Entry,
+        tickets: Vec<Ticket>,
+        disposition: Disposition,
+    ) -> Result<(), Interrupted> {
+        let before = entry.clone();
+        let now = clock::now_ms();
+        entry.updated_at = now;
+        entry.next_at = None;
+        entry.queue = None;
+        entry.crashes = 0;
+        let mut copy = None;
+        match &disposition {
+            Disposition::Done(via) => {
+                entry.state = State::Done;
+                entry.via = Some(*via);
+                (entry.reason, entry.detail) = (None, None);
+            }
+            Disposition::Skip(reason) => {
+                entry.state = State::Skipped;
+                entry.reason = Some(reason.as_str().into());
+                entry.detail = Some(entry.evidence.rule.clone()).filter(|rule| !rule.is_empty());
+            }
+            Disposition::Retry { delay, attempts, reason } => {
+                let queue = self.topology.retry(*delay);
+                entry.state = State::Waiting;
+                entry.attempt = *attempts;
+                (entry.reason, entry.detail) = (Some("retry".into()), Some(reason.clone()));
+                entry.next_at = Some(now.saturating_add(delay.as_millis() as i64));
+                copy = Some((queue, "retry".to_owned(), reason.clone()));
+            }
+            Disposition::Hold { provider, cause } => {
+                let reason = format!("held:{}", cause.as_str());
+                let detail = format!("{provider} is {}", describe(*cause));
+                entry.state = State::Waiting;
+                (entry.reason, entry.detail) = (Some(reason.clone()), Some(detail.clone()));
+                copy = Some((self.topology.hold(*provider), reason, detail));
+                metrics::counter!("herald_held_total", "provider" => provider.as_str(), "cause" => cause.as_str()).increment(1);
+            }
+            Disposition::Dead { reason, detail } => {
+                entry.state = State::Dead;
+                // A charged attempt that ended everything counts as made.
+                entry.attempt += u32::from(*reason == DeadReason::Exhausted);
+                entry.via = accepted_via(&entry.targets);
+                (entry.reason, entry.detail) = (Some(reason.as_str().into()), Some(detail.clone()));
+                copy = Some((self.topology.dead(), reason.as_str().to_owned(), detail.clone()));
+            }
+        }
+        let mut letter = None;
+        if let Some((queue, reason, error)) = copy {
+            let marks = Marks {
+                id: Some(entry.event_id.clone()),
+                attempt: entry.attempt,
+                replay: entry.replay,
+                reason: Some(reason),
+                error: Some(error),
+                route: Some(missing(&entry.targets).join(",")).filter(|route| !route.is_empty()),
+                ..received.marks_for_copy()
+            };
+            let message = received.copy(&marks);
+            if entry.state == State::Dead {
+                letter = Some(index_letter(&message, &marks, Some(&entry)));
+            }
+            if let Err(interrupted) = self.publish_copy(received, &queue, message).await {
+                // The copy does not exist: the row keeps its attempt, or the redelivery would be taken for stale.
+                let known = Entry { targets: entry.targets, attempts: entry.attempts, ..before };
+                self.record(Record { entry: known, tickets, letter: None }).await;
+                return Err(interrupted);
+            }
+            entry.queue = (entry.state == State::Waiting).then_some(queue);
+        }
+        let labels = labels(&entry);
+        self.report(received, &entry);
+        self.record(Record { entry, tickets, letter }).await;
+        self.ack(received, labels).await;
+        Ok(())
+    }
+
+    /// Ends a message that cannot be read: dead, with the field that is wrong.
+    pub(super) async fn settle_malformed(&self, received: &Received, malformed: &Malformed) -> Result<(), Interrupted> {
+        let id = match received.id() {
+            "unreadable" => format!("unreadable-{}", uuid::Uuid::new_v4()),
+            id => crate::domain::bounded(&id.replace(|c: char| c.is_control(), " "), 255),
+        };
+        let marks = Marks {
+            id: Some(id.clone()),
+            reason: Some(DeadReason::Malformed.as_str().into()),
+            error: Some(malformed.to_string()),
+            ..received.marks_for_copy()
+        };
+        let message = received.copy(&marks);
+        let mut entry = Entry::first(&Claim {
+            identity: unreadable_identity(&id),
+            event_id: id,
+            session_id: String::new(),
+            partner_id: None,
+            event: String::new(),
+            fingerprint: String::new(),
+            attempt: marks.attempt,
+            replay: marks.replay,
+            first_seen: received.at.as_millisecond(),
+            expires_at: received.at.as_millisecond(),
+        });
+        (entry.session_id, entry.event) = (None, None);
+        entry.state = State::Dead;
+        (entry.reason, entry.detail) = (marks.reason.clone(), marks.error.clone());
+        let letter = Some(index_letter(&message, &marks, None));
+        self.publish_copy(received, &self.topology.dead(), message).await?;
+        let labels = labels(&entry);
+        self.report(received, &entry);
+        self.record(Record { entry, tickets: Vec::new(), letter }).await;
+        self.ack(received, labels).await;
+        Ok(())
+    }
+
+    /// Sends a delivery that cannot be handled here and now to the first retry queue, its attempt unchanged.
+    pub(super) async fn settle_elsewhere(&self, received: &Received, reason: &'static str) -> Result<(), Interrupted> {
+        let marks = Marks { reason: Some(reason.into()), ..received.marks_for_copy() };
+        let queue = self.topology.retry(self.policy.schedule[0]);
+        self.publish_copy(received, &queue, received.copy(&marks)).await?;
+        self.ack(received, ("postponed", reason.to_owned())).await;
+        Ok(())
+    }
+
+    /// Drops a delivery whose newer copy waits in a queue.
+    pub(super) async fn settle_stale(&self, received: &Received) -> Result<(), Interrupted> {
+        self.ack(received, ("stale", String::new())).await;
+        Ok(())
+    }
+
+    /// Drops a delivery of what was delivered before.
+    pub(super) async fn settle_repeat(&self, received: &Received, entry: Entry) -> Result<(), Interrupted> {
+        self.record(Record { entry, tickets: Vec::new(), letter: None }).await;
+        self.ack(received, ("repeat", String::new())).await;
+        Ok(())
+    }
+
+    /// Retries an event whose handling panicked; after the whole schedule it is dead.
+    pub(super) async fn settle_panicked(&self, received: &Received) {
+        let attempts = received.marks.attempt + 1;
+        let error = Some("a bug in herald made the handling panic".to_owned());
+        let delay = next_delay(&self.policy.schedule, attempts, Duration::ZERO, Duration::MAX);
+        let (queue, reason) = match delay {
+            Ok(delay) => (self.topology.retry(delay), "panic"),
+            Err(_) => (self.topology.dead(), DeadReason::CrashedWorker.as_str()),
+        };
+        let marks = Marks { attempt: attempts, reason: Some(reason.into()), error, ..received.marks_for_copy() };
+        if self.publish_copy(received, &queue, received.copy(&marks)).await.is_ok() {
+            self.ack(received, ("panicked", reason.to_owned())).await;
+        }
+    }
+
+    /// Publishes a copy and returns once it is confirmed.
+    async fn publish_copy(&self, received: &Received, queue: &str, message: Message) -> Result<(), Interrupted> {
+        let destination = Destination::Queue(queue.to_owned());
+        for tried in 1..=COPY_TRIES {
+            match self.broker.publish(&destination, message.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(error) if tried == COPY_TRIES || !received.delivery.receipt.usable() => {
+                    tracing::warn!(event.id = received.id(), queue, %error, "the copy was not confirmed; the event comes again");
+                }
+                Err(BrokerError::Unavailable(_)) => {}
+                Err(error) => tracing::warn!(event.id = received.id(), queue, %error, "the copy was refused; trying again"),
+            }
+            if !received.delivery.receipt.usable() {
+                return Err(Interrupted::ChannelEnded);
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        // Unacknowledged as it is, it would stay in hand: a new channel brings it back.
+        self.state.reopen.notify_one();
+        Err(Interrupted::ChannelEnded)
+    }
+
+    /// Writes a row, for as long as it takes: what a provider accepted must not be forgotten.
+    async fn record(&self, record: Record) {
+        loop {
+            match self.store.record(record.clone()).await {
+                Ok(()) => return,
+                Err(StoreError::Data(error)) => {
+                    tracing::error!(event.id = record.entry.event_id, error, "the ledger refuses this row; the event itself is settled");
+                    metrics::counter!("herald_rows_refused_total").increment(1);
+                    return;
+                }
+                Err(error) => {
+                    self.database_away("store.url", &error);
+                    tokio::time::sleep(LEDGER_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn ack(&self, received: &Received, (disposition, reason): (&'static str, String)) {
+        metrics::counter!("herald_settled_total", "disposition" => disposition, "reason" => reason).increment(1);
+        if !received.delivery.receipt.ack().await {
+            metrics::counter!("herald_settles_lost_total").increment(1);
+            tracing::debug!(event.id = received.id(), "the acknowledgement was lost; the event comes again and is recognised");
+        }
+    }
+
+    /// Says once how the event was settled: dead letters at info, everything else at debug.
+    fn report(&self, received: &Received, entry: &Entry) {
+        let age = clock::now_ms().saturating_sub(entry.first_seen);
+        if entry.state == State::Done {
+            metrics::histogram!("herald_event_age_seconds").record(age as f64 / 1000.0);
+        }
+        let (state, reason) = (entry.state.as_str(), entry.reason.as_deref().unwrap_or(""));
+        let route = entry.route.as_deref().unwrap_or("");
+        let (detail, attempt) = (entry.detail.as_deref().unwrap_or(""), entry.attempt);
+        if entry.state == State::Dead {
+            tracing::info!(event.id = entry.event_id, session.id = entry.session_id, state, reason, route, attempt, detail, "dead letter");
+        } else {
+            tracing::debug!(event.id = received.id(), session.id = entry.session_id, state, reason, route, attempt, detail, age_ms = age, "settled");
+        }
+    }
+}
+
+impl Received {
+    /// Returns the marks every copy of this delivery carries on.
+    fn marks_for_copy(&self) -> Marks {
+        let marks = self.marks.clone();
+        Marks {
+            first_seen: marks.first_seen.or(Some(self.at)),
+            failed_at: Some(clock::now()),
+            queue: Some(self.delivery.queue.clone()),
+            exchange: marks.exchange.clone().or_else(|| Some(self.delivery.exchange.clone())),
+            routing_key: marks.routing_key.clone().or_else(|| Some(self.delivery.routing_key.clone())),
+            ..marks
+        }
+    }
+
+    /// Returns a copy of the message with `marks`.
+    fn copy(&self, marks: &Marks) -> Message {
+        marks.copy(&self.delivery.message)
+    }
+}
+
+/// Returns what the dead-letter index keeps of `message`.
+pub(super) fn index_letter(message: &Message, marks: &Marks, entry: Option<&Entry>) -> Letter {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    let kept = &message.body[..message.body.len().min(crate::domain::event::MAX_BODY)];
+    Letter {
+        number: 0,
+        id: marks.id.clone().unwrap_or_default(),
+        identity: entry.map(|entry| entry.identity.clone()),
+        session_id: entry.and_then(|entry| entry.session_id.clone()),
+        partner_id: entry.and_then(|entry| entry.partner_id.clone()),
+        event: entry.and_then(|entry| entry.event.clone()),
+        reason: marks.reason.clone().unwrap_or_default(),
+        error: marks.error.clone().unwrap_or_default(),
+        route: marks.route.clone(),
+        attempt: marks.attempt,
+        replay: marks.replay,
+        failed_at: marks.failed_at.unwrap_or_default().as_millisecond(),
+        first_seen: marks.first_seen.map(|at| at.as_millisecond()),
+        headers: crate::broker::headers::headers_json(message),
+        content_type: message.properties.content_type().as_ref().map(|text| text.to_string()),
+        body: BASE64_STANDARD.encode(kept),
+        body_bytes: message.body.len() as i64,
+    }
+}
+
+fn labels(entry: &Entry) -> (&'static str, String) {
+    let reason = match entry.state {
+        State::Done => entry.via.map(|via| via.as_str().to_owned()),
+        State::Waiting | State::Skipped | State::Dead => entry.reason.clone(),
+    };
+    (entry.state.as_str(), reason.unwrap_or_default())
+}
+
+fn describe(cause: HoldCause) -> &'static str {
+    match cause {
+        HoldCause::Throttled => "asking for less",
+        HoldCause::Unauthorised => "refusing our credentials",
+        HoldCause::Breaker => "down",
+        HoldCause::Operator => "held by an operator",
+        HoldCause::Backlog => "busy: too many events wait for it here",
+    }
+}
