@@ -134,17 +134,18 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 mod tests {
     use super::*;
 
-    /// Returns every `"herald_…"` text in the sources below `folder`.
+    /// Returns every name counted with in the sources below `folder`.
     fn names_in(folder: &std::path::Path) -> Vec<String> {
-        let marker = ["!(", "\"herald_"].concat();
         let mut names = Vec::new();
         for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
             if entry.is_dir() {
                 names.extend(names_in(&entry));
-            } else {
-                let text = std::fs::read_to_string(&entry).unwrap();
-                let counted = text.split(&marker).skip(1).filter_map(|rest| rest.split('"').next());
-                names.extend(counted.map(|name| format!("herald_{name}")));
+                continue;
+            }
+            let text: String = std::fs::read_to_string(&entry).unwrap().split_whitespace().collect();
+            for kind in ["counter", "gauge", "histogram"] {
+                let counted = text.split(&format!("{kind}!(\"")).skip(1);
+                names.extend(counted.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
             }
         }
         names

@@ -77,7 +77,11 @@ impl<B: Broker> Worker<B> {
         if entry.fingerprint != fingerprint {
             entry.id_reused += 1;
             metrics::counter!("herald_id_reused_total").increment(1);
-            tracing::warn!(event.id = event.id, session.id = event.session_id, "the same id came with other content: make ids unique per event");
+            tracing::warn!(
+                event.id = event.id,
+                session.id = event.session_id,
+                "the same id came with other content: make ids unique per event"
+            );
         }
         Ok(match standing(&entry, arrival) {
             Standing::Stale => Claimed::Stale,
@@ -218,7 +222,8 @@ impl Entry {
 /// Marks a push target whose token the user no longer has: there is nothing left to send to.
 pub(super) fn token_gone(record: &mut TargetRecord) {
     record.closed = true;
-    record.failure = Some(Failure::new(FailureKind::Unregistered, "token_gone", "the user no longer has this push token"));
+    record.failure =
+        Some(Failure::new(FailureKind::Unregistered, "token_gone", "the user no longer has this push token"));
 }
 
 impl Received {

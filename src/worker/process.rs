@@ -36,7 +36,10 @@ impl<B: Broker> Worker<B> {
             }
             Err(_) => {
                 metrics::counter!("herald_panics_total").increment(1);
-                tracing::error!(event.id = received.id(), "a bug in herald made the handling of this event panic; it is retried");
+                tracing::error!(
+                    event.id = received.id(),
+                    "a bug in herald made the handling of this event panic; it is retried"
+                );
                 self.settle_panicked(&received).await;
             }
         }
@@ -66,7 +69,11 @@ impl<B: Broker> Worker<B> {
         if entry.crashes >= CRASHES_ALONE {
             drop(guard);
             guard = Alone::Alone(self.state.alone.write().await);
-            tracing::warn!(event.id = event.id, crashes = entry.crashes, "workers died over this event: it is handled alone");
+            tracing::warn!(
+                event.id = event.id,
+                crashes = entry.crashes,
+                "workers died over this event: it is handled alone"
+            );
         }
         if self.life(&entry).over() {
             let disposition = judge::expired(ever_tried(&entry), self.life(&entry));

@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, time::Instant};
 
 use futures::future::join_all;
 
-use super::{Counted, Worker, clock, gather::{Known, token_gone}};
+use super::{
+    Counted, Worker, clock,
+    gather::{Known, token_gone},
+};
 use crate::{
     broker::Broker,
     domain::{
@@ -126,18 +129,14 @@ impl<B: Broker> Worker<B> {
         match users.clear(user, token).await {
             Ok(true) => metrics::counter!("herald_tokens_cleared_total").increment(1),
             Ok(false) => {}
-            Err(error) => tracing::warn!(user.id = user, %error, "the push token of a device that is gone was not cleared"),
+            Err(error) => {
+                tracing::warn!(user.id = user, %error, "the push token of a device that is gone was not cleared")
+            }
         }
     }
 }
 
-fn attempt_record(
-    attempt: u32,
-    key: &str,
-    at: i64,
-    took: std::time::Duration,
-    outcome: &Outcome,
-) -> AttemptRecord {
+fn attempt_record(attempt: u32, key: &str, at: i64, took: std::time::Duration, outcome: &Outcome) -> AttemptRecord {
     let (provider_id, failure, held) = match outcome {
         Outcome::Accepted { provider_id } => (provider_id.clone(), None, None),
         Outcome::Failed(failure) => (None, Some(failure.clone()), None),

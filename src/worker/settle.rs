@@ -65,7 +65,8 @@ impl<B: Broker> Worker<B> {
                 entry.state = State::Waiting;
                 (entry.reason, entry.detail) = (Some(reason.clone()), Some(detail.clone()));
                 copy = Some((self.topology.hold(*provider), reason, detail));
-                metrics::counter!("herald_held_total", "provider" => provider.as_str(), "cause" => cause.as_str()).increment(1);
+                metrics::counter!("herald_held_total", "provider" => provider.as_str(), "cause" => cause.as_str())
+                    .increment(1);
             }
             Disposition::Dead { reason, detail } => {
                 entry.state = State::Dead;
@@ -190,7 +191,9 @@ impl<B: Broker> Worker<B> {
                     tracing::warn!(event.id = received.id(), queue, %error, "the copy was not confirmed; the event comes again");
                 }
                 Err(BrokerError::Unavailable(_)) => {}
-                Err(error) => tracing::warn!(event.id = received.id(), queue, %error, "the copy was refused; trying again"),
+                Err(error) => {
+                    tracing::warn!(event.id = received.id(), queue, %error, "the copy was refused; trying again")
+                }
             }
             if !received.delivery.receipt.usable() {
                 return Err(Interrupted::ChannelEnded);
@@ -208,7 +211,11 @@ impl<B: Broker> Worker<B> {
             match self.store.record(record.clone()).await {
                 Ok(()) => return,
                 Err(StoreError::Data(error)) => {
-                    tracing::error!(event.id = record.entry.event_id, error, "the ledger refuses this row; the event itself is settled");
+                    tracing::error!(
+                        event.id = record.entry.event_id,
+                        error,
+                        "the ledger refuses this row; the event itself is settled"
+                    );
                     metrics::counter!("herald_rows_refused_total").increment(1);
                     return;
                 }
@@ -224,7 +231,10 @@ impl<B: Broker> Worker<B> {
         metrics::counter!("herald_settled_total", "disposition" => disposition, "reason" => reason).increment(1);
         if !received.delivery.receipt.ack().await {
             metrics::counter!("herald_settles_lost_total").increment(1);
-            tracing::debug!(event.id = received.id(), "the acknowledgement was lost; the event comes again and is recognised");
+            tracing::debug!(
+                event.id = received.id(),
+                "the acknowledgement was lost; the event comes again and is recognised"
+            );
         }
     }
 
@@ -238,9 +248,28 @@ impl<B: Broker> Worker<B> {
         let route = entry.route.as_deref().unwrap_or("");
         let (detail, attempt) = (entry.detail.as_deref().unwrap_or(""), entry.attempt);
         if entry.state == State::Dead {
-            tracing::info!(event.id = entry.event_id, session.id = entry.session_id, state, reason, route, attempt, detail, "dead letter");
+            tracing::info!(
+                event.id = entry.event_id,
+                session.id = entry.session_id,
+                state,
+                reason,
+                route,
+                attempt,
+                detail,
+                "dead letter"
+            );
         } else {
-            tracing::debug!(event.id = received.id(), session.id = entry.session_id, state, reason, route, attempt, detail, age_ms = age, "settled");
+            tracing::debug!(
+                event.id = received.id(),
+                session.id = entry.session_id,
+                state,
+                reason,
+                route,
+                attempt,
+                detail,
+                age_ms = age,
+                "settled"
+            );
         }
     }
 }

@@ -6,7 +6,11 @@ use std::{collections::HashMap, sync::Arc, sync::atomic::Ordering, time::Duratio
 
 use super::{Worker, settle::index_letter};
 use crate::{
-    broker::{Broker, Message, marks::Marks, sweep::{self, Verdict}},
+    broker::{
+        Broker, Message,
+        marks::Marks,
+        sweep::{self, Verdict},
+    },
     domain::{ledger::Letter, outcome::Provider},
     store::LetterFilter,
 };
@@ -115,7 +119,11 @@ impl<B: Broker> Worker<B> {
         .await?;
         let gone: Vec<i64> = known.into_values().flatten().collect();
         if !unknown.is_empty() || !gone.is_empty() {
-            tracing::warn!(added = unknown.len(), removed = gone.len(), "the dead-letter queue was changed by others; the index follows");
+            tracing::warn!(
+                added = unknown.len(),
+                removed = gone.len(),
+                "the dead-letter queue was changed by others; the index follows"
+            );
         }
         self.store.add_letters(unknown).await?;
         self.store.end_letters(&gone, "removed").await?;
