@@ -144,7 +144,8 @@ mod tests {
             }
             let text: String = std::fs::read_to_string(&entry).unwrap().split_whitespace().collect();
             for kind in ["counter", "gauge", "histogram"] {
-                let counted = text.split(&format!("{kind}!(\"")).skip(1);
+                let marker = format!("{kind}!(\"");
+                let counted = text.split(&marker).skip(1);
                 names.extend(counted.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
             }
         }
