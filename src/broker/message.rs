@@ -3,7 +3,15 @@
 //! Called by the worker when it copies a delivery to a retry, hold or dead-letter queue, and by replay. Pure. Must never let
 //! through a property or header that loses or duplicates the copy (`expiration`, `x-death`, …: see [`Message::copy`]).
 
-use lapin::BasicProperties;
+use lapin::{BasicProperties, types::FieldTable};
+
+use super::headers;
+
+/// Most bytes of headers a copy carries; a header frame over the connection's frame size would close the connection.
+pub const MAX_COPIED_HEADERS: usize = 64 * 1024;
+
+/// Persistent, in AMQP's words.
+const DELIVERY_MODE_PERSISTENT: u8 = 2;
 
 /// Body and properties of a message.
 #[derive(Clone, Default, PartialEq)]
@@ -12,8 +20,155 @@ pub struct Message {
     pub properties: BasicProperties,
 }
 
+/// A copy, fit to be published again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Copied {
+    pub message: Message,
+    /// Bytes of headers left behind because they were over [`MAX_COPIED_HEADERS`]; `herald-error` is to say so.
+    pub dropped_headers: Option<usize>,
+}
+
+impl Message {
+    /// Returns the message with what may travel on: the body, content_type, content_encoding, message_id, correlation_id,
+    /// timestamp, type, app_id, and the headers except `x-*`, `herald-*`, `CC` and `BCC`; always persistent.
+    ///
+    /// Everything else does harm in a second queue (measured on RabbitMQ 3.10 and 4.0): `expiration` ends the copy early,
+    /// `user_id` and `reply_to` close the channel, `CC` and `BCC` multiply it, `x-death` makes dead-lettering see a
+    /// cycle and drop it. Header names are compared as AMQP compares them: by case.
+    pub fn copy(&self) -> Copied {
+        let from = &self.properties;
+        let kept = headers::retain(from.headers(), |name| {
+            !name.starts_with("x-") && !name.starts_with("herald-") && name != "CC" && name != "BCC"
+        });
+        let bytes = headers::table_len(&kept);
+        let (kept, dropped_headers) =
+            if bytes > MAX_COPIED_HEADERS { (FieldTable::default(), Some(bytes)) } else { (kept, None) };
+
+        let mut to = BasicProperties::default().with_delivery_mode(DELIVERY_MODE_PERSISTENT);
+        if let Some(value) = from.content_type() {
+            to = to.with_content_type(value.clone());
+        }
+        if let Some(value) = from.content_encoding() {
+            to = to.with_content_encoding(value.clone());
+        }
+        if let Some(value) = from.message_id() {
+            to = to.with_message_id(value.clone());
+        }
+        if let Some(value) = from.correlation_id() {
+            to = to.with_correlation_id(value.clone());
+        }
+        if let Some(value) = from.timestamp() {
+            to = to.with_timestamp(*value);
+        }
+        if let Some(value) = from.kind() {
+            to = to.with_type(value.clone());
+        }
+        if let Some(value) = from.app_id() {
+            to = to.with_app_id(value.clone());
+        }
+        if !kept.inner().is_empty() {
+            to = to.with_headers(kept);
+        }
+        Copied { message: Message { body: self.body.clone(), properties: to }, dropped_headers }
+    }
+
+    /// Returns the message marked persistent, whatever it was.
+    pub(super) fn persistent(mut self) -> Message {
+        self.properties = self.properties.with_delivery_mode(DELIVERY_MODE_PERSISTENT);
+        self
+    }
+}
+
 impl std::fmt::Debug for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Message").field("bytes", &self.body.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::types::AMQPValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn with_headers(headers: &[(&str, AMQPValue)]) -> Message {
+        let mut table = FieldTable::default();
+        for (name, value) in headers {
+            table.insert((*name).into(), value.clone());
+        }
+        Message { body: b"{}".to_vec(), properties: BasicProperties::default().with_headers(table) }
+    }
+
+    fn text(value: &str) -> AMQPValue {
+        AMQPValue::LongString(value.into())
+    }
+
+    #[test]
+    fn a_copy_carries_the_white_list_and_nothing_else() {
+        let all = BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_content_encoding("utf-8".into())
+            .with_delivery_mode(1)
+            .with_priority(5)
+            .with_correlation_id("c".into())
+            .with_reply_to("amq.rabbitmq.reply-to".into())
+            .with_expiration("1000".into())
+            .with_message_id("m".into())
+            .with_timestamp(1_790_000_000)
+            .with_type("t".into())
+            .with_user_id("guest".into())
+            .with_app_id("a".into())
+            .with_cluster_id("k".into());
+        let kept = BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_content_encoding("utf-8".into())
+            .with_delivery_mode(2)
+            .with_correlation_id("c".into())
+            .with_message_id("m".into())
+            .with_timestamp(1_790_000_000)
+            .with_type("t".into())
+            .with_app_id("a".into());
+        let copied = Message { body: vec![1, 2], properties: all }.copy();
+        assert_eq!(copied.message, Message { body: vec![1, 2], properties: kept });
+        assert_eq!(copied.dropped_headers, None);
+    }
+
+    #[test]
+    fn headers_that_steer_the_broker_or_are_heralds_own_stay_behind() {
+        for (name, kept) in [
+            ("traceparent", true),
+            ("cloudEvents_id", true),
+            ("X-Request-Id", true),
+            ("cc", true),
+            ("xylophone", true),
+            ("x-death", false),
+            ("x-delivery-count", false),
+            ("herald-attempt", false),
+            ("CC", false),
+            ("BCC", false),
+        ] {
+            let copied = with_headers(&[(name, text("v"))]).copy().message;
+            let there = copied.properties.headers().as_ref().is_some_and(|headers| headers.contains_key(name));
+            assert_eq!(there, kept, "{name}");
+        }
+    }
+
+    #[test]
+    fn headers_over_the_bound_are_dropped_and_counted() {
+        let fits = with_headers(&[("a", text(&"v".repeat(MAX_COPIED_HEADERS - 7)))]).copy();
+        assert_eq!((fits.dropped_headers, fits.message.properties.headers().is_some()), (None, true));
+        let over = with_headers(&[("a", text(&"v".repeat(MAX_COPIED_HEADERS - 6)))]).copy();
+        assert_eq!(over.dropped_headers, Some(MAX_COPIED_HEADERS + 1));
+        assert!(over.message.properties.headers().is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn copying_twice_changes_nothing_more(names in prop::collection::vec("(x-|herald-|CC|BCC|)[a-z]{0,4}", 0..8)) {
+            let headers: Vec<(&str, AMQPValue)> = names.iter().map(|name| (name.as_str(), text("v"))).collect();
+            let once = with_headers(&headers).copy().message;
+            prop_assert_eq!(once.copy().message, once);
+        }
     }
 }

@@ -1,16 +1,21 @@
 //! The broker seam: what the worker and the commands need of a message broker, and nothing of how it is done.
 //!
 //! [`Broker`] is the one trait of the project, because two implementations ship: [`amqp`] (production) and [`memory`]
-//! (demo, fast tests). [`contract`] is the test suite both pass. Nothing here decides anything about an event.
+//! (demo, fast tests). One contract suite, in the integration tests, runs on both. Nothing here decides anything about an event.
 
 pub mod topology;
 pub mod message;
+pub mod marks;
+mod headers;
 pub mod amqp;
 pub mod memory;
+pub mod management;
 
 use std::{future::Future, time::Duration};
 
+pub use headers::headers_json;
 pub use message::Message;
+pub use topology::Topology;
 
 /// Where a message is published to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +48,28 @@ pub struct Depth {
     pub unacked: Option<u64>,
 }
 
+/// One queue or exchange on the broker, compared with what herald needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Kind and name, e.g. ``queue `herald.dead` ``.
+    pub what: String,
+    pub standing: Standing,
+}
+
+/// How a queue or exchange stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Exactly as herald needs it.
+    Fits,
+    Missing,
+    /// It differs in a way herald can live with; which.
+    Tolerated(String),
+    /// It exists, but its arguments could not be compared; why.
+    Unchecked(String),
+    /// It differs; argument, the broker's value and herald's.
+    Differs(String),
+}
+
 /// A message in hand, not yet settled. Dropping it settles nothing: it goes back when its channel closes.
 #[derive(Debug)]
 pub struct Delivery {
@@ -59,7 +86,7 @@ pub struct Delivery {
 /// The right to settle one delivery.
 #[derive(Debug)]
 pub enum Receipt {
-    Amqp(Box<lapin::message::Delivery>),
+    Amqp(lapin::Acker),
     Memory(memory::Receipt),
 }
 
@@ -67,7 +94,7 @@ impl Receipt {
     /// Acknowledges. `false` is a lost settle: the channel ended, the message comes again.
     pub async fn ack(&self) -> bool {
         match self {
-            Receipt::Amqp(delivery) => amqp::ack(delivery).await,
+            Receipt::Amqp(acker) => amqp::ack(acker).await,
             Receipt::Memory(receipt) => receipt.ack(),
         }
     }
@@ -75,7 +102,7 @@ impl Receipt {
     /// Tells whether an acknowledgement could still be sent; if not, nothing should be begun with the delivery.
     pub fn usable(&self) -> bool {
         match self {
-            Receipt::Amqp(delivery) => delivery.acker.usable(),
+            Receipt::Amqp(acker) => acker.usable(),
             Receipt::Memory(receipt) => receipt.usable(),
         }
     }
@@ -116,7 +143,7 @@ impl Walk {
     pub async fn next(&mut self) -> Result<Option<Delivery>, BrokerError> {
         match self {
             Walk::Amqp(walk) => walk.next().await,
-            Walk::Memory(walk) => Ok(walk.next()),
+            Walk::Memory(walk) => walk.next(),
         }
     }
 
@@ -136,7 +163,7 @@ pub trait Broker: Clone + Send + Sync + 'static {
     fn ready(&self, patience: Duration) -> impl Future<Output = Result<(), BrokerError>> + Send;
 
     /// Registers a consumer on a channel of its own, waiting for the connection as long as it takes; `Err` only for
-    /// [`BrokerError::Config`] at the first connection, and after [`Broker::close`].
+    /// [`BrokerError::Config`] at the first connection or when the queue may not be read, and after [`Broker::close`].
     fn consume(&self, queue: &str, prefetch: u16) -> impl Future<Output = Result<Consumer, BrokerError>> + Send;
 
     /// Publishes persistent and mandatory, and returns once the broker has confirmed it. Bounded by a timeout.

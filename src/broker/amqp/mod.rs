@@ -1,0 +1,165 @@
+//! RabbitMQ through lapin.
+//!
+//! Used by the worker and the commands as [`Broker`]. One connection for consuming and one for publishing, because an alarm
+//! on the broker stops everything on a connection that publishes, acknowledgements included (measured); each is kept by
+//! a supervisor of its own in [`link`]. Must never await the network without a timeout, and never use lapin's own recovery.
+
+mod consume;
+mod error;
+mod link;
+mod publish;
+mod session;
+mod topology;
+mod url;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use lapin::{options::QueueDeclareOptions, types::FieldTable};
+use secrecy::SecretString;
+use tokio::time::timeout;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+pub(super) use consume::ack;
+pub use consume::{Consumer, Walk};
+use link::{Link, Plan};
+use url::Address;
+
+use super::{Broker, BrokerError, Depth, Destination, Found, Message, Topology};
+
+/// Longest a publish waits for a connection.
+const NEXT_SESSION: Duration = Duration::from_secs(10);
+/// Pause before a consumer that could not be registered is tried on the next session.
+const CONSUME_PAUSE: Duration = Duration::from_millis(200);
+/// Longest [`Amqp::close`] takes.
+const CLOSE: Duration = Duration::from_secs(2);
+
+/// What the connections are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Consumes and publishes, on two connections; sets the topology up.
+    Worker,
+    /// Publishes and walks, on one connection; sets the topology up.
+    Command,
+    /// Looks only, on one connection; declares nothing.
+    Inspect,
+}
+
+/// How to connect.
+#[derive(Debug, Clone)]
+pub struct AmqpOptions {
+    pub url: SecretString,
+    /// PEM file of a private authority, for amqps.
+    pub ca_file: Option<PathBuf>,
+    /// Names this process in the broker's connection list.
+    pub instance: String,
+    pub topology: Topology,
+    pub role: Role,
+}
+
+/// A handle on the connections to RabbitMQ; clones share them.
+#[derive(Clone)]
+pub struct Amqp(Arc<Inner>);
+
+struct Inner {
+    consume: Arc<Link>,
+    /// The same as `consume` unless the role is [`Role::Worker`].
+    publish: Arc<Link>,
+    topology: Topology,
+    stop: CancellationToken,
+    supervisors: TaskTracker,
+    /// Ends the supervisors with the last handle.
+    _ends: DropGuard,
+}
+
+impl Amqp {
+    /// Starts connecting in the background; [`Broker::ready`] tells when it has worked. Needs a tokio runtime.
+    pub fn start(options: AmqpOptions) -> Amqp {
+        let AmqpOptions { url, ca_file, instance, topology, role } = options;
+        let address = Address::parse(&url, ca_file);
+        let set_up = (role != Role::Inspect).then(|| Arc::new(tokio::sync::Mutex::new(topology.clone())));
+        let (stop, supervisors) = (CancellationToken::new(), TaskTracker::new());
+        let start = |purpose: &str| {
+            let (name, address) = (format!("herald {instance} {purpose}"), address.clone());
+            let link = Link::new();
+            let plan = Plan { address, name, topology: set_up.clone() };
+            supervisors.spawn(Arc::clone(&link).supervise(plan, stop.clone()));
+            link
+        };
+        let (consume, publish) = match role {
+            Role::Worker => (start("consume"), start("publish")),
+            Role::Command | Role::Inspect => {
+                let link = start("command");
+                (Arc::clone(&link), link)
+            }
+        };
+        supervisors.close();
+        let _ends = stop.clone().drop_guard();
+        Amqp(Arc::new(Inner { consume, publish, topology, stop, supervisors, _ends }))
+    }
+
+    /// Compares what stands on the broker with what herald needs, and declares nothing. Waits for a connection for at
+    /// most `patience`.
+    pub async fn compare(&self, patience: Duration) -> Result<Vec<Found>, BrokerError> {
+        let session = self.0.consume.session_within(patience).await?;
+        topology::compare(&session, &self.0.topology).await
+    }
+}
+
+impl Broker for Amqp {
+    async fn ready(&self, patience: Duration) -> Result<(), BrokerError> {
+        let consume = self.0.consume.session_within(patience);
+        let publish = self.0.publish.session_within(patience);
+        // Whichever knows first that waiting is of no use ends the wait for both.
+        futures::future::try_join(consume, publish).await.map(|_| ())
+    }
+
+    async fn consume(&self, queue: &str, prefetch: u16) -> Result<super::Consumer, BrokerError> {
+        loop {
+            let session = self.0.consume.session().await?;
+            match Consumer::open(Arc::clone(&session), queue, prefetch).await {
+                Ok(consumer) => return Ok(super::Consumer::Amqp(consumer)),
+                Err(error @ BrokerError::Config(_)) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(queue, %error, "no consumer, connecting again");
+                    session.end();
+                    tokio::time::sleep(CONSUME_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn publish(&self, to: &Destination, message: Message) -> Result<(), BrokerError> {
+        let session = self.0.publish.session_within(NEXT_SESSION).await?;
+        publish::publish(&session, to, message).await
+    }
+
+    async fn walk(&self, queue: &str) -> Result<super::Walk, BrokerError> {
+        let session = self.0.consume.session_within(NEXT_SESSION).await?;
+        Walk::open(session, queue).await.map(super::Walk::Amqp)
+    }
+
+    async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
+        let name = consume::queue_name(queue)?;
+        let session = self.0.consume.session_within(NEXT_SESSION).await?;
+        let channel = session.channel().await?;
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let declare = channel.queue_declare(name, options, FieldTable::default());
+        let declared = session.bounded("queue.declare", declare).await?;
+        let found = declared.map_err(|error| consume::refused(&error, queue))?;
+        Ok(Depth { ready: found.message_count().into(), consumers: found.consumer_count().into(), unacked: None })
+    }
+
+    fn connected(&self) -> bool {
+        self.0.consume.up() && self.0.publish.up()
+    }
+
+    async fn close(&self) {
+        self.0.stop.cancel();
+        if timeout(CLOSE, self.0.supervisors.wait()).await.is_err() {
+            tracing::warn!("the broker did not confirm the end of the connections in time");
+        }
+    }
+}
