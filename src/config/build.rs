@@ -148,7 +148,8 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-const DATABASES: [&str; 3] = ["postgres", "postgresql", "sqlite"];
+/// `file:` is how Prisma writes SQLite.
+const DATABASES: [&str; 4] = ["postgres", "postgresql", "sqlite", "file"];
 
 fn secret_url(raw: &Raw, schemes: &[&str]) -> Result<SecretString, String> {
     raw.url(schemes)?;

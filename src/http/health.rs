@@ -6,8 +6,6 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::metrics;
-
 /// Whether a consumer is registered, and if not, why. A handle: clones share the value.
 #[derive(Debug, Clone)]
 pub struct Readiness {
@@ -15,23 +13,22 @@ pub struct Readiness {
     why_not: Arc<watch::Sender<Option<String>>>,
 }
 
-impl Readiness {
-    /// Makes a readiness that is not ready, because of `reason`.
-    pub fn new(reason: &str) -> Readiness {
-        let readiness = Readiness { why_not: Arc::new(watch::Sender::new(None)) };
-        readiness.not_ready(reason);
-        readiness
+impl Default for Readiness {
+    fn default() -> Self {
+        Readiness { why_not: Arc::new(watch::Sender::new(Some("starting".to_owned()))) }
     }
+}
 
+impl Readiness {
     /// Says that a consumer is registered.
     pub fn ready(&self) {
-        ::metrics::gauge!(metrics::READY).set(1.0);
+        metrics::gauge!("herald_ready").set(1.0);
         self.why_not.send_replace(None);
     }
 
     /// Says why none is. The reason is shown to whoever asks: no secrets.
     pub fn not_ready(&self, reason: &str) {
-        ::metrics::gauge!(metrics::READY).set(0.0);
+        metrics::gauge!("herald_ready").set(0.0);
         self.why_not.send_replace(Some(crate::domain::redact(reason)));
     }
 

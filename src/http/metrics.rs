@@ -1,44 +1,12 @@
 //! Every metric herald has, in one table: name, kind, unit, help. Labels come from enums only, never from data.
 //!
-//! [`install`] is called once by `run`; the worker counts with the names below. A gauge that is drained says 0.
+//! [`install`] is called once by `run`. A name that is counted with but not in the table has no help text: the tests look through
+//! the sources for such names. A gauge that is drained says 0.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use metrics::Unit;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-
-pub const RECEIVED: &str = "herald_received_total";
-pub const SETTLED: &str = "herald_settled_total";
-pub const SETTLES_LOST: &str = "herald_settles_lost_total";
-pub const ID_REUSED: &str = "herald_id_reused_total";
-pub const SENDS: &str = "herald_sends_total";
-pub const SEND_DURATION: &str = "herald_send_duration_seconds";
-pub const EVENT_AGE: &str = "herald_event_age_seconds";
-pub const IN_FLIGHT: &str = "herald_in_flight";
-pub const QUEUE_READY: &str = "herald_queue_ready";
-pub const OLDEST_AGE: &str = "herald_oldest_event_age_seconds";
-pub const BROKER_CONNECTED: &str = "herald_broker_connected";
-pub const READY: &str = "herald_ready";
-pub const PROVIDER_OPEN: &str = "herald_provider_open";
-pub const LEDGER_ROWS: &str = "herald_ledger_rows";
-pub const BOOKS_CLOSED: &str = "herald_books_closed";
-pub const TOKENS_CLEARED: &str = "herald_tokens_cleared_total";
-pub const REPEATS: &str = "herald_repeats_total";
-pub const LANE_FULL: &str = "herald_lane_full_total";
-pub const PANICS: &str = "herald_panics_total";
-pub const RECONNECTS: &str = "herald_reconnects_total";
-pub const HELD: &str = "herald_held_total";
-pub const PRESENCE: &str = "herald_presence_total";
-pub const LANES: &str = "herald_lanes";
-pub const PROVIDER_WAITING: &str = "herald_provider_waiting";
-pub const ROWS_REFUSED: &str = "herald_rows_refused_total";
-pub const INTERRUPTED: &str = "herald_interrupted_total";
-pub const PROVIDER_REQUESTS: &str = "herald_provider_requests_total";
-pub const PROVIDER_DURATION: &str = "herald_provider_request_duration_seconds";
-pub const BATCH_SIZE: &str = "herald_batch_size";
-pub const STORE_STATEMENTS: &str = "herald_store_statements_total";
-pub const STORE_DURATION: &str = "herald_store_duration_seconds";
-pub const LIVE_WORKERS: &str = "herald_live_workers";
 
 /// What a metric is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,40 +29,80 @@ const fn metric(name: &'static str, kind: Kind, unit: Unit, help: &'static str) 
     Metric { name, kind, unit, help }
 }
 
-/// The table. The help texts name the labels and what they can be.
-pub const METRICS: [Metric; 32] = [
-    metric(RECEIVED, Kind::Counter, Unit::Count, "Deliveries taken from a queue, by queue"),
-    metric(SETTLED, Kind::Counter, Unit::Count, "Deliveries settled, by disposition (done, skipped, retry, hold, dead, repeat) and reason"),
-    metric(SETTLES_LOST, Kind::Counter, Unit::Count, "Acknowledgements that could not be sent; the event comes again"),
-    metric(ID_REUSED, Kind::Counter, Unit::Count, "Events that came again under the same identity with other content"),
-    metric(SENDS, Kind::Counter, Unit::Count, "Sends to a target, by provider and result (accepted, held, or a failure kind)"),
-    metric(SEND_DURATION, Kind::Histogram, Unit::Seconds, "How long a send took, by provider"),
-    metric(EVENT_AGE, Kind::Histogram, Unit::Seconds, "Age of an event when it was done, from its first receipt"),
-    metric(IN_FLIGHT, Kind::Gauge, Unit::Count, "Events in hand"),
-    metric(QUEUE_READY, Kind::Gauge, Unit::Count, "Messages ready in a queue, by queue"),
-    metric(OLDEST_AGE, Kind::Gauge, Unit::Seconds, "Age of the event received last, 0 when the queue is empty"),
-    metric(BROKER_CONNECTED, Kind::Gauge, Unit::Count, "1 while the broker's connections stand"),
-    metric(READY, Kind::Gauge, Unit::Count, "1 while a consumer is registered"),
-    metric(PROVIDER_OPEN, Kind::Gauge, Unit::Count, "1 while requests go out to a provider, by provider"),
-    metric(LEDGER_ROWS, Kind::Gauge, Unit::Count, "Identities in the ledger, by state and reason"),
-    metric(BOOKS_CLOSED, Kind::Gauge, Unit::Count, "1 while every identity received has exactly one fate"),
-    metric(TOKENS_CLEARED, Kind::Counter, Unit::Count, "Push tokens cleared because the device is gone"),
-    metric(REPEATS, Kind::Counter, Unit::Count, "Events that came again under the same identity"),
-    metric(LANE_FULL, Kind::Counter, Unit::Count, "Events sent to the first retry queue because their session had too many in hand"),
-    metric(PANICS, Kind::Counter, Unit::Count, "Events whose handling panicked: a bug, the event is retried"),
-    metric(RECONNECTS, Kind::Counter, Unit::Count, "Times the consumer had to be made anew"),
-    metric(HELD, Kind::Counter, Unit::Count, "Events moved to a hold queue, by provider and cause"),
-    metric(PRESENCE, Kind::Counter, Unit::Count, "Presence look-ups, by result (present, absent, unknown)"),
-    metric(LANES, Kind::Gauge, Unit::Count, "Sessions with an event in hand"),
-    metric(PROVIDER_WAITING, Kind::Gauge, Unit::Count, "Events that wait for or are with a provider, by provider"),
-    metric(ROWS_REFUSED, Kind::Counter, Unit::Count, "Rows the ledger refused for their data"),
-    metric(INTERRUPTED, Kind::Counter, Unit::Count, "Events left with the broker because a database or the channel went away"),
-    metric(PROVIDER_REQUESTS, Kind::Counter, Unit::Count, "Requests to a provider, by provider, endpoint and result"),
-    metric(PROVIDER_DURATION, Kind::Histogram, Unit::Seconds, "How long a request to a provider took, by provider and endpoint"),
-    metric(BATCH_SIZE, Kind::Histogram, Unit::Count, "Items carried by one request, by provider and endpoint"),
-    metric(STORE_STATEMENTS, Kind::Counter, Unit::Count, "Statements sent to the ledger and the users database, by statement"),
-    metric(STORE_DURATION, Kind::Histogram, Unit::Seconds, "How long a statement took, by statement"),
-    metric(LIVE_WORKERS, Kind::Gauge, Unit::Count, "Workers with a heartbeat"),
+/// The table. The help texts name the labels.
+pub const METRICS: [Metric; 27] = [
+    metric("herald_received_total", Kind::Counter, Unit::Count, "Deliveries taken from the event and hold queues"),
+    metric("herald_settled_total", Kind::Counter, Unit::Count, "Deliveries settled, by disposition and reason"),
+    metric(
+        "herald_settles_lost_total",
+        Kind::Counter,
+        Unit::Count,
+        "Acknowledgements that could not be sent; the event comes again",
+    ),
+    metric("herald_repeats_total", Kind::Counter, Unit::Count, "Events that came again under the same identity"),
+    metric(
+        "herald_id_reused_total",
+        Kind::Counter,
+        Unit::Count,
+        "Events that came again under the same identity with other content",
+    ),
+    metric(
+        "herald_lane_full_total",
+        Kind::Counter,
+        Unit::Count,
+        "Events put off because their session has too many in hand",
+    ),
+    metric("herald_held_total", Kind::Counter, Unit::Count, "Events moved to a hold queue, by provider and cause"),
+    metric(
+        "herald_interrupted_total",
+        Kind::Counter,
+        Unit::Count,
+        "Events whose handling was given up; they come again",
+    ),
+    metric("herald_panics_total", Kind::Counter, Unit::Count, "Panics while handling an event: each is a bug"),
+    metric(
+        "herald_rows_refused_total",
+        Kind::Counter,
+        Unit::Count,
+        "Ledger rows that the database refuses for their data",
+    ),
+    metric("herald_reconnects_total", Kind::Counter, Unit::Count, "Times the consumer was lost and registered again"),
+    metric(
+        "herald_presence_total",
+        Kind::Counter,
+        Unit::Count,
+        "Presence look-ups, by result (present, absent, unknown)",
+    ),
+    metric("herald_attempts_total", Kind::Counter, Unit::Count, "Sends to a target, by provider and outcome"),
+    metric("herald_tokens_cleared_total", Kind::Counter, Unit::Count, "Push tokens cleared because the device is gone"),
+    metric("herald_send_duration_seconds", Kind::Histogram, Unit::Seconds, "How long a send took, by provider"),
+    metric(
+        "herald_event_age_seconds",
+        Kind::Histogram,
+        Unit::Seconds,
+        "Age of an event when it ended, from its first receipt",
+    ),
+    metric("herald_in_flight", Kind::Gauge, Unit::Count, "Events in hand"),
+    metric("herald_lanes", Kind::Gauge, Unit::Count, "Sessions with an event in hand"),
+    metric("herald_queue_ready", Kind::Gauge, Unit::Count, "Messages ready in a queue, by queue"),
+    metric(
+        "herald_oldest_event_age_seconds",
+        Kind::Gauge,
+        Unit::Seconds,
+        "Age of the event received last, 0 when the queue is empty",
+    ),
+    metric("herald_broker_connected", Kind::Gauge, Unit::Count, "1 while the connections to the broker stand"),
+    metric("herald_ready", Kind::Gauge, Unit::Count, "1 while a consumer is registered"),
+    metric("herald_provider_open", Kind::Gauge, Unit::Count, "1 while requests go out to a provider, by provider"),
+    metric("herald_provider_waiting", Kind::Gauge, Unit::Count, "Events in hand that wait for a provider, by provider"),
+    metric(
+        "herald_books",
+        Kind::Gauge,
+        Unit::Count,
+        "Identities in the ledger, by state; received is the sum of the others",
+    ),
+    metric("herald_books_closed", Kind::Gauge, Unit::Count, "1 while every identity received has exactly one fate"),
+    metric("herald_live_workers", Kind::Gauge, Unit::Count, "Workers with a heartbeat"),
 ];
 
 /// From one quick request to a day in the retry queues.
@@ -104,8 +112,9 @@ const BUCKETS: [f64; 16] =
 /// Installs the recorder of this process, describes every metric and returns the handle that renders them. A second call
 /// returns the same handle.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
-    static INSTALLED: OnceLock<PrometheusHandle> = OnceLock::new();
-    if let Some(handle) = INSTALLED.get() {
+    static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = &*installed {
         return Ok(handle.clone());
     }
     let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)?;
@@ -117,12 +126,41 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
             Kind::Histogram => metrics::describe_histogram!(metric.name, metric.unit, metric.help),
         }
     }
-    Ok(INSTALLED.get_or_init(|| handle).clone())
+    *installed = Some(handle.clone());
+    Ok(handle)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Returns every name counted with in the sources below `folder`.
+    fn names_in(folder: &std::path::Path) -> Vec<String> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                names.extend(names_in(&entry));
+                continue;
+            }
+            let text: String = std::fs::read_to_string(&entry).unwrap().split_whitespace().collect();
+            for kind in ["counter", "gauge", "histogram"] {
+                let marker = format!("{kind}!(\"");
+                let counted = text.split(&marker).skip(1);
+                names.extend(counted.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+            }
+        }
+        names
+    }
+
+    #[test]
+    fn every_name_counted_with_is_in_the_table() {
+        let sources = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let names = names_in(&sources);
+        assert!(!names.is_empty());
+        for name in names {
+            assert!(METRICS.iter().any(|metric| metric.name == name), "{name} is not in the table");
+        }
+    }
 
     #[test]
     fn names_follow_the_rule_and_are_unique() {

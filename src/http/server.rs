@@ -1,6 +1,6 @@
 //! The server: one port, few connections, a bound on everything a client can make it wait for.
 //!
-//! The worker binds before it does anything else, so that a taken port is told at once, and serves until told to stop.
+//! Called by the worker before anything else, so that a taken port is told at once.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -24,13 +24,14 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::config;
 
 use super::{
     Readiness,
     guard::{Rules, guard},
+    metrics,
 };
 
 /// Connections served at once; others wait in the listener's backlog.
@@ -44,68 +45,62 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How often the recorder folds samples together, scraped or not.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// A bound port that does not answer yet.
-pub struct Server {
-    listener: TcpListener,
-    rules: Rules,
+/// Takes the port of `config` and answers there until `stop`, on `tasks`; returns the address taken. The error names the
+/// port and what to do.
+pub async fn serve(
+    config: &config::Http,
+    readiness: Readiness,
+    stop: CancellationToken,
+    tasks: &TaskTracker,
+) -> anyhow::Result<SocketAddr> {
+    let address = config.listen;
+    let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            anyhow!("http.listen: {address} is taken by another process; stop it or set HERALD_HTTP__LISTEN")
+        }
+        _ => anyhow!("http.listen: cannot listen on {address}: {error}"),
+    })?;
+    let bound = listener.local_addr()?;
+    let metrics = metrics::install()?;
+    let rules = Rules { loopback: address.ip().is_loopback(), token: config.token.clone() };
+    let app = Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz).with_state(readiness))
+        .route("/metrics", get(render).with_state(metrics.clone()))
+        .layer(middleware::from_fn(within))
+        .layer(middleware::from_fn_with_state(rules, guard));
+    tasks.spawn(answer(listener, app, metrics, stop));
+    Ok(bound)
 }
 
-impl Server {
-    /// Takes the port; the error names it and what to do.
-    pub async fn bind(config: &config::Http) -> anyhow::Result<Server> {
-        let address = config.listen;
-        let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                anyhow!("http.listen: {address} is taken by another process; stop it or set HERALD_HTTP__LISTEN")
+async fn answer(listener: TcpListener, app: Router, metrics: PrometheusHandle, stop: CancellationToken) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let graceful = GracefulShutdown::new();
+    let mut upkeep = tokio::time::interval(UPKEEP);
+    loop {
+        let (stream, permit) = tokio::select! {
+            () = stop.cancelled() => break,
+            _ = upkeep.tick() => {
+                metrics.run_upkeep();
+                continue;
             }
-            _ => anyhow!("http.listen: cannot listen on {address}: {error}"),
-        })?;
-        let rules = Rules { loopback: address.ip().is_loopback(), token: config.token.clone() };
-        Ok(Server { listener, rules })
+            accepted = accept(&listener, &room) => accepted,
+        };
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADERS)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app.clone()));
+        let connection = graceful.watch(connection);
+        // Watched by `graceful`, which ends it at the stop and waits for it.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection ended early");
+            }
+            drop(permit);
+        });
     }
-
-    /// Returns the address that was bound, with its port when `:0` was asked for.
-    pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-
-    /// Answers until `stop`, then ends what is being answered.
-    pub async fn serve(self, readiness: Readiness, metrics: PrometheusHandle, stop: CancellationToken) {
-        let app = Router::new()
-            .route("/healthz", get(healthz))
-            .route("/readyz", get(readyz).with_state(readiness))
-            .route("/metrics", get(render).with_state(metrics.clone()))
-            .layer(middleware::from_fn(within))
-            .layer(middleware::from_fn_with_state(self.rules, guard));
-        let connections = Arc::new(Semaphore::new(CONNECTIONS));
-        let graceful = GracefulShutdown::new();
-        let mut upkeep = tokio::time::interval(UPKEEP);
-        loop {
-            let accepted = tokio::select! {
-                () = stop.cancelled() => break,
-                _ = upkeep.tick() => {
-                    metrics.run_upkeep();
-                    continue;
-                }
-                accepted = accept(&self.listener, &connections) => accepted,
-            };
-            let (stream, permit) = accepted;
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADERS)
-                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app.clone()));
-            let connection = graceful.watch(connection);
-            // Watched by `graceful`, which ends it at the stop and waits for it.
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "connection ended early");
-                }
-                drop(permit);
-            });
-        }
-        // What has not ended by then is cut off with the process.
-        let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
-    }
+    // What has not ended by then is cut off with the process.
+    let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
 }
 
 /// Accepts the next connection once there is room for it.

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use super::{Interrupted, Received, Worker, clock, distinct};
 use crate::{
-    http::metrics as names,
     broker::Broker,
     domain::{
         catalogue::RouteRule,
@@ -73,12 +72,16 @@ impl<B: Broker> Worker<B> {
         }
         if arrival.fresh {
             entry.repeats += 1;
-            metrics::counter!(names::REPEATS).increment(1);
+            metrics::counter!("herald_repeats_total").increment(1);
         }
         if entry.fingerprint != fingerprint {
             entry.id_reused += 1;
-            metrics::counter!(names::ID_REUSED).increment(1);
-            tracing::warn!(event.id = event.id, session.id = event.session_id, "the same id came with other content: make ids unique per event");
+            metrics::counter!("herald_id_reused_total").increment(1);
+            tracing::warn!(
+                event.id = event.id,
+                session.id = event.session_id,
+                "the same id came with other content: make ids unique per event"
+            );
         }
         Ok(match standing(&entry, arrival) {
             Standing::Stale => Claimed::Stale,
@@ -117,7 +120,7 @@ impl<B: Broker> Worker<B> {
                 Err(failure) => Presence::Unknown(failure),
             };
             known.presence_at = Some(clock::now_ms());
-            metrics::counter!(names::PRESENCE, "result" => known.presence_name()).increment(1);
+            metrics::counter!("herald_presence_total", "result" => known.presence_name()).increment(1);
         }
         if questions.tokens && !matches!(known.presence, Presence::Present { .. }) {
             self.look_up(partner, &mut known).await?;
@@ -219,7 +222,8 @@ impl Entry {
 /// Marks a push target whose token the user no longer has: there is nothing left to send to.
 pub(super) fn token_gone(record: &mut TargetRecord) {
     record.closed = true;
-    record.failure = Some(Failure::new(FailureKind::Unregistered, "token_gone", "the user no longer has this push token"));
+    record.failure =
+        Some(Failure::new(FailureKind::Unregistered, "token_gone", "the user no longer has this push token"));
 }
 
 impl Received {

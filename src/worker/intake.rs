@@ -9,7 +9,6 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{Received, Worker, clock, lanes::Entered};
 use crate::{
-    http::metrics as names,
     broker::{Broker, BrokerError, Consumer, Delivery, marks::Marks},
     domain::{
         event::{Meta, decode},
@@ -59,7 +58,7 @@ impl<B: Broker> Worker<B> {
                     consumer.close().await;
                 }
                 Ended::ChannelEnded => {
-                    metrics::counter!(names::RECONNECTS).increment(1);
+                    metrics::counter!("herald_reconnects_total").increment(1);
                     tracing::warn!(queue, "the consumer's channel ended; making a new one");
                 }
             }
@@ -84,7 +83,7 @@ impl<B: Broker> Worker<B> {
 
     /// Puts an event into its session's lane.
     fn enter(self: &Arc<Self>, received: Received) {
-        metrics::counter!(names::RECEIVED).increment(1);
+        metrics::counter!("herald_received_total").increment(1);
         // What cannot be read has no session and waits for nobody.
         let session = match &received.event {
             Ok(event) => event.session_id.clone(),
@@ -96,7 +95,7 @@ impl<B: Broker> Worker<B> {
             }
             Entered::Waits => {}
             Entered::Full(received) => {
-                metrics::counter!(names::LANE_FULL).increment(1);
+                metrics::counter!("herald_lane_full_total").increment(1);
                 let worker = self.clone();
                 self.state.tracker.spawn(async move {
                     // Interrupted: it stays with the broker and comes again.

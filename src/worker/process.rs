@@ -10,7 +10,6 @@ use tracing::Instrument;
 
 use super::{Counted, Interrupted, Received, Worker, clock, gather::Claimed};
 use crate::{
-    http::metrics as names,
     broker::Broker,
     domain::{
         judge::{self, CRASHES_ALONE, CRASHES_DEAD, Disposition, Life},
@@ -32,12 +31,15 @@ impl<B: Broker> Worker<B> {
         match path.await {
             Ok(Ok(())) => {}
             Ok(Err(interrupted)) => {
-                metrics::counter!(names::INTERRUPTED).increment(1);
+                metrics::counter!("herald_interrupted_total").increment(1);
                 tracing::debug!(event.id = received.id(), ?interrupted, "left with the broker");
             }
             Err(_) => {
-                metrics::counter!(names::PANICS).increment(1);
-                tracing::error!(event.id = received.id(), "a bug in herald made the handling of this event panic; it is retried");
+                metrics::counter!("herald_panics_total").increment(1);
+                tracing::error!(
+                    event.id = received.id(),
+                    "a bug in herald made the handling of this event panic; it is retried"
+                );
                 self.settle_panicked(&received).await;
             }
         }
@@ -67,7 +69,11 @@ impl<B: Broker> Worker<B> {
         if entry.crashes >= CRASHES_ALONE {
             drop(guard);
             guard = Alone::Alone(self.state.alone.write().await);
-            tracing::warn!(event.id = event.id, crashes = entry.crashes, "workers died over this event: it is handled alone");
+            tracing::warn!(
+                event.id = event.id,
+                crashes = entry.crashes,
+                "workers died over this event: it is handled alone"
+            );
         }
         if self.life(&entry).over() {
             let disposition = judge::expired(ever_tried(&entry), self.life(&entry));

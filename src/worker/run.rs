@@ -101,7 +101,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         let users = match &config.users.url {
             UsersUrl::Url(url) => {
                 let connect = async || Users::open(url, &config.users.query, &config.users.clear).await;
-                let Some(users) = patiently("the users database", &readiness, &stop, connect).await? else { return Ok(()) };
+                let Some(users) = patiently("the users database", &readiness, &stop, connect).await? else {
+                    return Ok(());
+                };
                 Some(users)
             }
             UsersUrl::None | UsersUrl::Missing => None,
@@ -172,7 +174,8 @@ async fn patiently<T>(
 /// Cancels `stop` at the first SIGTERM or SIGINT; at the second the process ends at once with 128 + the signal's number.
 async fn until_signal(stop: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         tracing::error!("signals cannot be listened for; stop the process with SIGKILL, nothing is lost then either");
         return;
     };

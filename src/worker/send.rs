@@ -7,9 +7,11 @@ use std::{collections::BTreeMap, time::Instant};
 
 use futures::future::join_all;
 
-use super::{Counted, Worker, clock, gather::{Known, token_gone}};
+use super::{
+    Counted, Worker, clock,
+    gather::{Known, token_gone},
+};
 use crate::{
-    http::metrics as names,
     broker::Broker,
     domain::{
         catalogue::Text,
@@ -54,7 +56,7 @@ impl<B: Broker> Worker<B> {
         let mut attempts = Vec::new();
         for (key, at, took, outcome) in results {
             let provider = provider_of(&key);
-            metrics::counter!(names::SENDS, "provider" => provider.as_str(), "result" => outcome_name(&outcome))
+            metrics::counter!("herald_attempts_total", "provider" => provider.as_str(), "result" => outcome_name(&outcome))
                 .increment(1);
             apply(entry.targets.entry(key.clone()).or_default(), provider, &outcome);
             if let (Some(token), Some(user)) = (known.tokens.get(&key), &event.partner_id) {
@@ -125,20 +127,16 @@ impl<B: Broker> Worker<B> {
     async fn clear_token(&self, user: &str, token: &str) {
         let Some(users) = &self.users else { return };
         match users.clear(user, token).await {
-            Ok(true) => metrics::counter!(names::TOKENS_CLEARED).increment(1),
+            Ok(true) => metrics::counter!("herald_tokens_cleared_total").increment(1),
             Ok(false) => {}
-            Err(error) => tracing::warn!(user.id = user, %error, "the push token of a device that is gone was not cleared"),
+            Err(error) => {
+                tracing::warn!(user.id = user, %error, "the push token of a device that is gone was not cleared")
+            }
         }
     }
 }
 
-fn attempt_record(
-    attempt: u32,
-    key: &str,
-    at: i64,
-    took: std::time::Duration,
-    outcome: &Outcome,
-) -> AttemptRecord {
+fn attempt_record(attempt: u32, key: &str, at: i64, took: std::time::Duration, outcome: &Outcome) -> AttemptRecord {
     let (provider_id, failure, held) = match outcome {
         Outcome::Accepted { provider_id } => (provider_id.clone(), None, None),
         Outcome::Failed(failure) => (None, Some(failure.clone()), None),

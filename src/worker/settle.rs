@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::{Interrupted, Received, Worker, clock};
 use crate::{
-    http::metrics as names,
     broker::{Broker, BrokerError, Destination, Message, marks::Marks},
     domain::{
         event::{Malformed, unreadable_identity},
@@ -66,7 +65,8 @@ impl<B: Broker> Worker<B> {
                 entry.state = State::Waiting;
                 (entry.reason, entry.detail) = (Some(reason.clone()), Some(detail.clone()));
                 copy = Some((self.topology.hold(*provider), reason, detail));
-                metrics::counter!(names::HELD, "provider" => provider.as_str(), "cause" => cause.as_str()).increment(1);
+                metrics::counter!("herald_held_total", "provider" => provider.as_str(), "cause" => cause.as_str())
+                    .increment(1);
             }
             Disposition::Dead { reason, detail } => {
                 entry.state = State::Dead;
@@ -191,7 +191,9 @@ impl<B: Broker> Worker<B> {
                     tracing::warn!(event.id = received.id(), queue, %error, "the copy was not confirmed; the event comes again");
                 }
                 Err(BrokerError::Unavailable(_)) => {}
-                Err(error) => tracing::warn!(event.id = received.id(), queue, %error, "the copy was refused; trying again"),
+                Err(error) => {
+                    tracing::warn!(event.id = received.id(), queue, %error, "the copy was refused; trying again")
+                }
             }
             if !received.delivery.receipt.usable() {
                 return Err(Interrupted::ChannelEnded);
@@ -209,8 +211,12 @@ impl<B: Broker> Worker<B> {
             match self.store.record(record.clone()).await {
                 Ok(()) => return,
                 Err(StoreError::Data(error)) => {
-                    tracing::error!(event.id = record.entry.event_id, error, "the ledger refuses this row; the event itself is settled");
-                    metrics::counter!(names::ROWS_REFUSED).increment(1);
+                    tracing::error!(
+                        event.id = record.entry.event_id,
+                        error,
+                        "the ledger refuses this row; the event itself is settled"
+                    );
+                    metrics::counter!("herald_rows_refused_total").increment(1);
                     return;
                 }
                 Err(error) => {
@@ -222,10 +228,13 @@ impl<B: Broker> Worker<B> {
     }
 
     async fn ack(&self, received: &Received, (disposition, reason): (&'static str, String)) {
-        metrics::counter!(names::SETTLED, "disposition" => disposition, "reason" => reason).increment(1);
+        metrics::counter!("herald_settled_total", "disposition" => disposition, "reason" => reason).increment(1);
         if !received.delivery.receipt.ack().await {
-            metrics::counter!(names::SETTLES_LOST).increment(1);
-            tracing::debug!(event.id = received.id(), "the acknowledgement was lost; the event comes again and is recognised");
+            metrics::counter!("herald_settles_lost_total").increment(1);
+            tracing::debug!(
+                event.id = received.id(),
+                "the acknowledgement was lost; the event comes again and is recognised"
+            );
         }
     }
 
@@ -233,15 +242,34 @@ impl<B: Broker> Worker<B> {
     fn report(&self, received: &Received, entry: &Entry) {
         let age = clock::now_ms().saturating_sub(entry.first_seen);
         if entry.state == State::Done {
-            metrics::histogram!(names::EVENT_AGE).record(age as f64 / 1000.0);
+            metrics::histogram!("herald_event_age_seconds").record(age as f64 / 1000.0);
         }
         let (state, reason) = (entry.state.as_str(), entry.reason.as_deref().unwrap_or(""));
         let route = entry.route.as_deref().unwrap_or("");
         let (detail, attempt) = (entry.detail.as_deref().unwrap_or(""), entry.attempt);
         if entry.state == State::Dead {
-            tracing::info!(event.id = entry.event_id, session.id = entry.session_id, state, reason, route, attempt, detail, "dead letter");
+            tracing::info!(
+                event.id = entry.event_id,
+                session.id = entry.session_id,
+                state,
+                reason,
+                route,
+                attempt,
+                detail,
+                "dead letter"
+            );
         } else {
-            tracing::debug!(event.id = received.id(), session.id = entry.session_id, state, reason, route, attempt, detail, age_ms = age, "settled");
+            tracing::debug!(
+                event.id = received.id(),
+                session.id = entry.session_id,
+                state,
+                reason,
+                route,
+                attempt,
+                detail,
+                age_ms = age,
+                "settled"
+            );
         }
     }
 }

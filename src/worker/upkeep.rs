@@ -6,8 +6,11 @@ use std::{collections::HashMap, sync::Arc, sync::atomic::Ordering, time::Duratio
 
 use super::{Worker, settle::index_letter};
 use crate::{
-    http::metrics as names,
-    broker::{Broker, Message, marks::Marks, sweep::{self, Verdict}},
+    broker::{
+        Broker, Message,
+        marks::Marks,
+        sweep::{self, Verdict},
+    },
     domain::{ledger::Letter, outcome::Provider},
     store::LetterFilter,
 };
@@ -30,10 +33,7 @@ impl<B: Broker> Worker<B> {
 
     async fn beat(&self) {
         match self.store.heartbeat().await {
-            Ok(workers) => {
-                metrics::gauge!(names::LIVE_WORKERS).set(f64::from(workers));
-                self.expo.share_rate(workers.max(1));
-            }
+            Ok(workers) => self.expo.share_rate(workers.max(1)),
             Err(error) => {
                 self.database_away("store.url", &error);
             }
@@ -41,29 +41,29 @@ impl<B: Broker> Worker<B> {
     }
 
     async fn gauge(&self) {
-        metrics::gauge!(names::IN_FLIGHT).set(self.state.in_flight.load(Ordering::Relaxed) as f64);
-        metrics::gauge!(names::LANES).set(self.state.lanes.len() as f64);
-        metrics::gauge!(names::BROKER_CONNECTED).set(f64::from(u8::from(self.broker.connected())));
+        metrics::gauge!("herald_in_flight").set(self.state.in_flight.load(Ordering::Relaxed) as f64);
+        metrics::gauge!("herald_lanes").set(self.state.lanes.len() as f64);
+        metrics::gauge!("herald_broker_connected").set(f64::from(u8::from(self.broker.connected())));
         for provider in Provider::ALL {
             let waiting = self.waiting(provider).load(Ordering::Relaxed);
-            metrics::gauge!(names::PROVIDER_WAITING, "provider" => provider.as_str()).set(waiting as f64);
+            metrics::gauge!("herald_provider_waiting", "provider" => provider.as_str()).set(waiting as f64);
         }
         for (gate, provider) in [(self.ably.gate(), Provider::Ably), (self.expo.gate(), Provider::Expo)] {
             let open = gate.state().shut.is_none();
-            metrics::gauge!(names::PROVIDER_OPEN, "provider" => provider.as_str()).set(f64::from(u8::from(open)));
+            metrics::gauge!("herald_provider_open", "provider" => provider.as_str()).set(f64::from(u8::from(open)));
         }
         for queue in self.topology.queues() {
             if let Ok(depth) = self.broker.depth(&queue).await {
-                metrics::gauge!(names::QUEUE_READY, "queue" => queue).set(depth.ready as f64);
+                metrics::gauge!("herald_queue_ready", "queue" => queue).set(depth.ready as f64);
             }
         }
         if let Ok(books) = self.store.books().await {
-            metrics::gauge!(names::LEDGER_ROWS, "state" => "received").set(books.received as f64);
-            metrics::gauge!(names::LEDGER_ROWS, "state" => "waiting").set(books.waiting as f64);
+            metrics::gauge!("herald_books", "state" => "received").set(books.received as f64);
+            metrics::gauge!("herald_books", "state" => "waiting").set(books.waiting as f64);
             for (state, by) in [("done", &books.done), ("skipped", &books.skipped), ("dead", &books.dead)] {
-                metrics::gauge!(names::LEDGER_ROWS, "state" => state).set(by.values().sum::<i64>() as f64);
+                metrics::gauge!("herald_books", "state" => state).set(by.values().sum::<i64>() as f64);
             }
-            metrics::gauge!(names::BOOKS_CLOSED).set(f64::from(u8::from(books.closed())));
+            metrics::gauge!("herald_books_closed").set(f64::from(u8::from(books.closed())));
         }
     }
 
@@ -119,7 +119,11 @@ impl<B: Broker> Worker<B> {
         .await?;
         let gone: Vec<i64> = known.into_values().flatten().collect();
         if !unknown.is_empty() || !gone.is_empty() {
-            tracing::warn!(added = unknown.len(), removed = gone.len(), "the dead-letter queue was changed by others; the index follows");
+            tracing::warn!(
+                added = unknown.len(),
+                removed = gone.len(),
+                "the dead-letter queue was changed by others; the index follows"
+            );
         }
         self.store.add_letters(unknown).await?;
         self.store.end_letters(&gone, "removed").await?;

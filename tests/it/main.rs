@@ -6,4 +6,5 @@
 #![allow(dead_code)]
 
 mod config;
+mod http;
 mod support;
