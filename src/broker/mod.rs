@@ -6,7 +6,8 @@
 pub mod topology;
 pub mod message;
 pub mod marks;
-mod headers;
+pub mod headers;
+pub mod sweep;
 pub mod amqp;
 pub mod memory;
 pub mod management;
