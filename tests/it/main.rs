@@ -5,4 +5,6 @@
 
 #![allow(dead_code)]
 
+mod broker;
+mod relay;
 mod support;
