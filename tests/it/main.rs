@@ -7,4 +7,6 @@
 
 mod config;
 mod http;
+mod broker;
+mod relay;
 mod support;
