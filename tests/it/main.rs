@@ -10,3 +10,4 @@ mod http;
 mod broker;
 mod relay;
 mod support;
+mod store;
