@@ -6,3 +6,5 @@
 #![allow(dead_code)]
 
 mod support;
+mod sandbox;
+mod clients;
