@@ -11,3 +11,5 @@ mod broker;
 mod relay;
 mod support;
 mod store;
+mod sandbox;
+mod clients;
