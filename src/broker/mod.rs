@@ -10,6 +10,7 @@ mod headers;
 pub mod amqp;
 pub mod memory;
 pub mod management;
+pub mod sweep;
 
 use std::{future::Future, time::Duration};
 
