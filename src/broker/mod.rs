@@ -7,10 +7,10 @@ pub mod topology;
 pub mod message;
 pub mod marks;
 pub mod headers;
-pub mod sweep;
 pub mod amqp;
 pub mod memory;
 pub mod management;
+pub mod sweep;
 
 use std::{future::Future, time::Duration};
 

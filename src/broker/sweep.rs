@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
+use futures::{StreamExt, stream};
 use tokio::time::Instant;
 
 use super::{Broker, BrokerError, Delivery, Destination, Message, marks::Marks};
@@ -39,20 +39,21 @@ pub struct Swept {
 pub async fn sweep<B: Broker>(
     broker: &B,
     queue: &str,
-    decide: impl FnMut(&Delivery) -> Verdict,
+    mut decide: impl FnMut(&Delivery) -> Verdict,
 ) -> Result<Swept, BrokerError> {
-    sweep_and(broker, queue, None, decide, |_| async { Ok::<(), BrokerError>(()) }.boxed()).await
+    let decide = |delivery: &Delivery| (decide(delivery), ());
+    sweep_and(broker, queue, None, decide, |_| std::future::ready(Ok::<(), BrokerError>(()))).await
 }
 
-/// Like [`sweep`], with at most `per_second` replacements a second, and with `settle` called for every message that was
-/// replaced or is dropped, after its replacement is confirmed and before it is acknowledged. An error of `settle` ends the
-/// sweep, and the message stays.
-pub async fn sweep_and<B: Broker, E: From<BrokerError>>(
+/// Like [`sweep`], with at most `per_second` replacements a second. `settle` is told what `decide` said beside the verdict,
+/// for a number of messages that were replaced (confirmed) or are dropped, before they are acknowledged. When it fails they
+/// stay in the queue, and the sweep ends.
+pub async fn sweep_and<B: Broker, T, E: From<BrokerError>, F: Future<Output = Result<(), E>>>(
     broker: &B,
     queue: &str,
     per_second: Option<u32>,
-    mut decide: impl FnMut(&Delivery) -> Verdict,
-    mut settle: impl FnMut(&Delivery) -> BoxFuture<'static, Result<(), E>>,
+    mut decide: impl FnMut(&Delivery) -> (Verdict, T),
+    mut settle: impl FnMut(Vec<T>) -> F,
 ) -> Result<Swept, E> {
     // Kept messages come round again behind those that lay there at the start.
     let mut left = broker.depth(queue).await?.ready;
@@ -61,7 +62,7 @@ pub async fn sweep_and<B: Broker, E: From<BrokerError>>(
     let ended = async {
         while left > 0 {
             let begun = Instant::now();
-            let mut hand: Vec<(Delivery, Verdict)> = Vec::new();
+            let mut hand = Vec::new();
             let mut paced = 0;
             while left > 0 && hand.len() < IN_HAND && per_second.is_none_or(|most| paced < most) {
                 let Some(delivery) = walk.next().await? else {
@@ -69,9 +70,9 @@ pub async fn sweep_and<B: Broker, E: From<BrokerError>>(
                     break;
                 };
                 left -= 1;
-                let verdict = decide(&delivery);
+                let (verdict, told) = decide(&delivery);
                 paced += u32::from(matches!(verdict, Verdict::Replace(..)));
-                hand.push((delivery, verdict));
+                hand.push((delivery, verdict, told));
             }
             act(broker, queue, hand, &mut swept, &mut settle).await?;
             if per_second.is_some() && paced > 0 && left > 0 {
@@ -85,51 +86,64 @@ pub async fn sweep_and<B: Broker, E: From<BrokerError>>(
     ended.map(|()| swept)
 }
 
-/// Publishes what is to be published, then settles each message whose copy is confirmed.
-async fn act<B: Broker, E: From<BrokerError>>(
+/// Publishes what is to be published, then settles each message whose copy is confirmed. What fails is not acknowledged and
+/// goes back to its place; its neighbours' copies are out, so they are settled all the same.
+async fn act<B: Broker, T, E: From<BrokerError>, F: Future<Output = Result<(), E>>>(
     broker: &B,
     queue: &str,
-    hand: Vec<(Delivery, Verdict)>,
+    hand: Vec<(Delivery, Verdict, T)>,
     swept: &mut Swept,
-    settle: &mut impl FnMut(&Delivery) -> BoxFuture<'static, Result<(), E>>,
+    settle: &mut impl FnMut(Vec<T>) -> F,
 ) -> Result<(), E> {
     let tail = Destination::Queue(queue.to_owned());
-    let copies = hand.iter().map(|(delivery, verdict)| match verdict {
-        Verdict::Keep => Some((tail.clone(), kept(&delivery.message))),
-        Verdict::Replace(to, message) => Some((to.clone(), message.clone())),
-        Verdict::Drop => None,
-    });
-    let published: Vec<Result<(), BrokerError>> = stream::iter(copies.collect::<Vec<_>>())
-        .map(|copy| async {
-            match copy {
-                Some((to, message)) => broker.publish(&to, message).await,
-                None => Ok(()),
-            }
+    let copies: Vec<_> = hand
+        .iter()
+        .map(|(delivery, verdict, _)| match verdict {
+            Verdict::Keep => Some((tail.clone(), kept(&delivery.message))),
+            Verdict::Replace(to, message) => Some((to.clone(), message.clone())),
+            Verdict::Drop => None,
         })
-        .buffered(PUBLISHES)
-        .collect()
-        .await;
+        .collect();
+    let publish = |copy: Option<(Destination, Message)>| async move {
+        match copy {
+            Some((to, message)) => broker.publish(&to, message).await,
+            None => Ok(()),
+        }
+    };
+    let published: Vec<_> = stream::iter(copies).map(publish).buffered(PUBLISHES).collect().await;
+
     let mut failed: Option<E> = None;
-    for ((delivery, verdict), published) in hand.iter().zip(published) {
-        let settled = match (published, verdict) {
-            (Err(error), _) => Err(error.into()),
-            (Ok(()), Verdict::Keep) => Ok(()),
-            (Ok(()), Verdict::Replace(..) | Verdict::Drop) => settle(delivery).await,
-        };
-        if let Err(error) = settled {
-            // Not acknowledged, so it goes back to its place; its neighbours' copies are out and must be settled.
-            failed = failed.or(Some(error));
-            continue;
+    let (mut kept, mut gone, mut told) = (Vec::new(), Vec::new(), Vec::new());
+    for ((delivery, verdict, tag), published) in hand.into_iter().zip(published) {
+        match (published, verdict) {
+            (Err(error), _) => failed = failed.or(Some(error.into())),
+            (Ok(()), Verdict::Keep) => kept.push(delivery),
+            (Ok(()), verdict) => {
+                gone.push((delivery, verdict));
+                told.push(tag);
+            }
         }
-        match verdict {
-            Verdict::Keep => swept.kept += 1,
-            Verdict::Replace(..) => swept.replaced += 1,
-            Verdict::Drop => swept.dropped += 1,
+    }
+    let mut acknowledged = true;
+    for delivery in kept {
+        swept.kept += 1;
+        acknowledged &= delivery.receipt.ack().await;
+    }
+    if !told.is_empty() {
+        match settle(told).await {
+            Ok(()) => {
+                for (delivery, verdict) in gone {
+                    swept.replaced += u64::from(matches!(verdict, Verdict::Replace(..)));
+                    swept.dropped += u64::from(verdict == Verdict::Drop);
+                    acknowledged &= delivery.receipt.ack().await;
+                }
+            }
+            Err(error) => failed = failed.or(Some(error)),
         }
-        if !delivery.receipt.ack().await {
-            let lost = "the channel ended during the sweep; some messages may lie there twice";
-            failed = failed.or(Some(BrokerError::Unavailable(lost.to_owned()).into()));
-        }
+    }
+    if !acknowledged {
+        let lost = "the channel ended during the sweep; some messages may lie there twice";
+        failed = failed.or(Some(BrokerError::Unavailable(lost.to_owned()).into()));
     }
     failed.map_or(Ok(()), Err)
 }

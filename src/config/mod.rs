@@ -41,14 +41,18 @@ pub struct Loaded {
 
 /// Reads the configuration, or tells everything that is wrong with it.
 pub fn load(inputs: &Inputs) -> Result<Loaded, Problems> {
+    match examine(inputs) {
+        (loaded, problems) if problems.is_empty() => Ok(loaded),
+        (_, problems) => Err(Problems(problems)),
+    }
+}
+
+/// Reads the configuration for `herald check`, which goes on beside the problems: where one is, the default stands.
+pub fn examine(inputs: &Inputs) -> (Loaded, Vec<Problem>) {
     let mut sources = sources::gather(inputs);
     let mut problems = std::mem::take(&mut sources.problems);
     let config = build::build(&sources, &mut problems);
-    if problems.is_empty() {
-        Ok(Loaded { config, warnings: sources.warnings, file: sources.file })
-    } else {
-        Err(Problems(problems))
-    }
+    (Loaded { config, warnings: sources.warnings, file: sources.file }, problems)
 }
 
 impl Config {

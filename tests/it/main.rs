@@ -13,3 +13,6 @@ mod support;
 mod store;
 mod sandbox;
 mod clients;
+mod rig;
+mod main_job;
+mod survival;

@@ -1,0 +1,174 @@
+//! Which letters of the index are meant, and finding each of them again in the queue. Pure but for reading the index.
+
+use std::collections::HashMap;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    broker::{Message, marks::Marks},
+    cli::stop::Stop,
+    domain::{
+        event::{self, MAX_BODY, Meta},
+        ledger::Letter,
+    },
+    store::{LetterFilter, Store},
+};
+
+/// Letters chosen from the index, by what they look like in the queue.
+#[derive(Default)]
+pub(super) struct Picked {
+    by_body: HashMap<[u8; 32], Vec<Known>>,
+    /// How many for which reason.
+    pub(super) reasons: std::collections::BTreeMap<String, u64>,
+    /// Left out, because they would expire at once.
+    pub(super) expired: u64,
+}
+
+struct Known {
+    number: i64,
+    id: String,
+    failed_at: i64,
+    replay: u32,
+}
+
+impl Picked {
+    /// Chooses the letters that match. With `unexpired_at` those that would expire at once then are left out.
+    pub(super) async fn read(
+        store: &Store,
+        filter: &LetterFilter,
+        unexpired_at: Option<Timestamp>,
+    ) -> Result<Picked, Stop> {
+        let mut picked = Picked::default();
+        super::pages(store, filter, |letter| {
+            picked.add(&letter, unexpired_at);
+            Ok(())
+        })
+        .await?;
+        Ok(picked)
+    }
+
+    fn add(&mut self, letter: &Letter, unexpired_at: Option<Timestamp>) {
+        let body = BASE64_STANDARD.decode(&letter.body).unwrap_or_default();
+        if unexpired_at.is_some_and(|now| expires(letter, &body).is_some_and(|at| at <= now)) {
+            self.expired += 1;
+            return;
+        }
+        *self.reasons.entry(letter.reason.clone()).or_default() += 1;
+        let Letter { number, failed_at, replay, .. } = *letter;
+        let known = Known { number, id: letter.id.clone(), failed_at, replay };
+        self.by_body.entry(digest(&body)).or_default().push(known);
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.reasons.values().sum()
+    }
+
+    /// Takes the letter that `message` is, and returns its number.
+    pub(super) fn take(&mut self, message: &Message) -> Option<i64> {
+        let marks = Marks::read(message);
+        let known = self.by_body.get_mut(&digest(&message.body))?;
+        let failed_at = marks.failed_at.map(|at| at.as_millisecond());
+        let at = known.iter().position(|known| {
+            // A letter that the broker itself put there has no marks; its body must do then.
+            marks.id.as_ref().is_none_or(|id| *id == known.id)
+                && failed_at.is_none_or(|at| at == known.failed_at)
+                && marks.replay == known.replay
+        })?;
+        Some(known.swap_remove(at).number)
+    }
+}
+
+/// Returns when the letter's own `expiresAt` is.
+fn expires(letter: &Letter, body: &[u8]) -> Option<Timestamp> {
+    let meta = Meta { message_id: Some(&letter.id) };
+    event::decode(body, &meta).ok()?.expires_at
+}
+
+/// Digests what the index keeps of a body: its beginning.
+fn digest(body: &[u8]) -> [u8; 32] {
+    Sha256::digest(&body[..body.len().min(MAX_BODY)]).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::BasicProperties;
+
+    use super::*;
+
+    const FAILED_AT: i64 = 1_777_629_600_123;
+
+    fn letter(number: i64, body: &str) -> Letter {
+        Letter {
+            number,
+            id: "e1".into(),
+            identity: None,
+            session_id: None,
+            partner_id: None,
+            event: None,
+            reason: "exhausted".into(),
+            error: String::new(),
+            route: None,
+            attempt: 1,
+            replay: 0,
+            failed_at: FAILED_AT,
+            first_seen: None,
+            headers: serde_json::json!({}),
+            content_type: None,
+            body: BASE64_STANDARD.encode(body),
+            body_bytes: 0,
+        }
+    }
+
+    fn message(body: &str, marks: Option<Marks>) -> Message {
+        let mut message = Message { body: body.into(), properties: BasicProperties::default() };
+        if let Some(marks) = marks {
+            marks.write(&mut message);
+        }
+        message
+    }
+
+    fn marks() -> Marks {
+        let failed_at = Timestamp::from_nanosecond(i128::from(FAILED_AT) * 1_000_000 + 456_789).ok();
+        Marks { id: Some("e1".into()), failed_at, ..Marks::default() }
+    }
+
+    fn picked(letters: &[Letter], now: Option<Timestamp>) -> Picked {
+        let mut picked = Picked::default();
+        letters.iter().for_each(|letter| picked.add(letter, now));
+        picked
+    }
+
+    #[test]
+    fn a_letter_is_found_again_once_and_by_every_mark() {
+        for (found, expected) in [
+            (message("a", Some(marks())), Some(7)),
+            (message("a", None), Some(7)),
+            (message("b", Some(marks())), None),
+            (message("a", Some(Marks { id: Some("e2".into()), ..marks() })), None),
+            (message("a", Some(Marks { failed_at: Some(Timestamp::UNIX_EPOCH), ..marks() })), None),
+            (message("a", Some(Marks { replay: 1, ..marks() })), None),
+        ] {
+            let mut picked = picked(&[letter(7, "a")], None);
+            assert_eq!(picked.take(&found), expected);
+            assert_eq!(picked.take(&found), None, "once only");
+        }
+    }
+
+    #[test]
+    fn what_would_expire_at_once_is_left_out_and_counted() {
+        let now: Timestamp = "2026-05-01T10:00:00Z".parse().unwrap();
+        let body = |expires: &str| format!(r#"{{"event":"a","sessionId":"s"{expires}}}"#);
+        let letters = [
+            letter(1, &body("")),
+            letter(2, &body(r#","expiresAt":"2026-05-01T09:59:59Z""#)),
+            letter(3, &body(r#","expiresAt":"2026-05-01T10:00:01Z""#)),
+            letter(4, "not JSON"),
+        ];
+        let told = picked(&letters, Some(now));
+        assert_eq!((told.count(), told.expired), (3, 1));
+        let all = picked(&letters, None);
+        assert_eq!((all.count(), all.expired), (4, 0));
+    }
+}
