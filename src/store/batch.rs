@@ -44,7 +44,7 @@ async fn split<I, O>(
     run: &impl Fn(&[I]) -> BoxFuture<'static, Result<Vec<O>, StoreError>>,
 ) -> Vec<Result<O, StoreError>> {
     let mut answers = Vec::with_capacity(items.len());
-    let mut waiting: Vec<Range<usize>> = vec![0..items.len()];
+    let mut waiting: Vec<Range<usize>> = std::iter::once(0..items.len()).collect();
     while let Some(range) = waiting.pop() {
         match run(&items[range.clone()]).await {
             Ok(outputs) => answers.extend(outputs.into_iter().map(Ok)),

@@ -28,7 +28,7 @@ const CLAIM: Statement = Statement {
             first_seen, updated_at, expires_at, owner, claimed_at)
         SELECT c.value->>'identity', c.value->>'event_id', c.value->>'session_id', c.value->>'partner_id',
             c.value->>'event', c.value->>'fingerprint', 'waiting', c.value->>'attempt', c.value->>'replay',
-            c.value->>'first_seen', c.value->>'first_seen', c.value->>'expires_at', $1->>'owner', clock.ms
+            c.value->>'first_seen', c.value->>'first_seen', c.value->>'expires_at', (SELECT $1->>'owner'), clock.ms
         FROM json_each($1, '$.claims') AS c, clock WHERE true
         ON CONFLICT (identity) DO UPDATE SET version = e.version + 1, (owner, claimed_at, crashes) = (
             SELECT CASE WHEN fate.held THEN e.owner ELSE excluded.owner END,
@@ -45,12 +45,14 @@ const CLAIM: Statement = Statement {
             JOIN events AS e ON e.identity = c.value->>'identity' WHERE e.version = 1)
         WHERE shard = $1->>'shard'",
     ],
-    postgres: "WITH claimed AS (
+    postgres: "WITH given AS MATERIALIZED (
+        SELECT j->>'owner' AS owner, (j->>'shard')::bigint AS shard, j->'claims' AS claims FROM (SELECT $1::json AS j) AS parsed
+    ), claimed AS (
         INSERT INTO events AS e (identity, event_id, session_id, partner_id, event, fingerprint, state, attempt, replay,
             first_seen, updated_at, expires_at, owner, claimed_at)
         SELECT c.identity, c.event_id, c.session_id, c.partner_id, c.event, c.fingerprint, 'waiting', c.attempt, c.replay,
-            c.first_seen, c.first_seen, c.expires_at, $1::json->>'owner', clock.ms
-        FROM json_to_recordset($1::json->'claims') AS c (identity text, event_id text, session_id text, partner_id text,
+            c.first_seen, c.first_seen, c.expires_at, given.owner, clock.ms
+        FROM given, json_to_recordset(given.claims) AS c (identity text, event_id text, session_id text, partner_id text,
             event text, fingerprint text, attempt bigint, replay bigint, first_seen bigint, expires_at bigint), clock
         ORDER BY c.identity
         ON CONFLICT (identity) DO UPDATE SET version = e.version + 1, (owner, claimed_at, crashes) = (
@@ -65,7 +67,7 @@ const CLAIM: Statement = Statement {
         RETURNING *
     ), counted AS (
         UPDATE received SET total = total + (SELECT count(*) FROM claimed WHERE version = 1)
-        WHERE shard = ($1::json->>'shard')::bigint AND EXISTS (SELECT 1 FROM claimed WHERE version = 1)
+        WHERE shard = (SELECT shard FROM given) AND EXISTS (SELECT 1 FROM claimed WHERE version = 1)
     )
     SELECT * FROM claimed",
 };
@@ -76,7 +78,7 @@ const GIVE_UP: Statement = Statement {
     sqlite: &["UPDATE events SET owner = NULL, claimed_at = NULL
         WHERE identity IN (SELECT value FROM json_each($1, '$.identities')) AND owner = $1->>'owner'"],
     postgres: "UPDATE events SET owner = NULL, claimed_at = NULL
-        WHERE identity = ANY (ARRAY(SELECT json_array_elements_text($1::json->'identities'))) AND owner = $1::json->>'owner'",
+        WHERE identity = ANY (ARRAY(SELECT json_array_elements_text($1::json->'identities'))) AND owner = (SELECT $1::json->>'owner')",
 };
 
 const ANNOUNCE: Statement = Statement {

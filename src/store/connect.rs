@@ -23,7 +23,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a database is.
 pub(super) enum Address {
-    Sqlite(SqliteConnectOptions),
+    Sqlite(Box<SqliteConnectOptions>),
     Postgres { options: Box<PgConnectOptions>, schema: Option<String> },
 }
 
@@ -42,7 +42,7 @@ impl Address {
                 if rest.contains(":memory:") || rest.contains("mode=memory") || rest.trim_matches('/').is_empty() {
                     return Err(malformed("name a file: sqlite://path"));
                 }
-                Ok(Address::Sqlite(options))
+                Ok(Address::Sqlite(Box::new(options)))
             }
             "postgres" | "postgresql" => {
                 let mut parsed = Url::parse(url).map_err(|error| malformed(&error.to_string()))?;

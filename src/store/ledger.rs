@@ -39,7 +39,7 @@ const RECORD: Statement = Statement {
             first_seen = excluded.first_seen, updated_at = excluded.updated_at, next_at = excluded.next_at,
             expires_at = excluded.expires_at, crashes = excluded.crashes, repeats = excluded.repeats,
             id_reused = excluded.id_reused, evidence = excluded.evidence, targets = excluded.targets,
-            attempts = excluded.attempts, owner = nullif(e.owner, $1->>'owner'), version = e.version + 1",
+            attempts = excluded.attempts, owner = nullif(e.owner, (SELECT $1->>'owner')), version = e.version + 1",
         // A row that had vanished is a first sight again.
         "UPDATE received SET total = total + (
             SELECT count(*) FROM json_each($1, '$.entries') AS n
@@ -51,14 +51,17 @@ const RECORD: Statement = Statement {
         ON CONFLICT (id) DO NOTHING",
         super::letters::INSERT_SQLITE,
     ],
-    postgres: "WITH recorded AS (
+    postgres: "WITH given AS MATERIALIZED (
+        SELECT j->>'owner' AS owner, (j->>'shard')::bigint AS shard, j->'entries' AS entries, j->'tickets' AS tickets,
+            j->'letters' AS letters FROM (SELECT $1::json AS j) AS parsed
+    ), recorded AS (
         INSERT INTO events AS e (identity, event_id, session_id, partner_id, event, fingerprint, state, reason, detail,
             via, route, attempt, replay, queue, first_seen, updated_at, next_at, expires_at, crashes, repeats, id_reused,
             evidence, targets, attempts)
         SELECT identity, event_id, session_id, partner_id, event, fingerprint, state, reason, detail,
             via, route, attempt, replay, queue, first_seen, updated_at, next_at, expires_at, crashes, repeats, id_reused,
             evidence, targets, attempts
-        FROM json_to_recordset($1::json->'entries') AS n (identity text, event_id text, session_id text, partner_id text,
+        FROM given, json_to_recordset(given.entries) AS n (identity text, event_id text, session_id text, partner_id text,
             event text, fingerprint text, state text, reason text, detail text, via text, route text, attempt bigint,
             replay bigint, queue text, first_seen bigint, updated_at bigint, next_at bigint, expires_at bigint,
             crashes bigint, repeats bigint, id_reused bigint, evidence text, targets text, attempts text)
@@ -70,15 +73,15 @@ const RECORD: Statement = Statement {
             first_seen = excluded.first_seen, updated_at = excluded.updated_at, next_at = excluded.next_at,
             expires_at = excluded.expires_at, crashes = excluded.crashes, repeats = excluded.repeats,
             id_reused = excluded.id_reused, evidence = excluded.evidence, targets = excluded.targets,
-            attempts = excluded.attempts, owner = nullif(e.owner, $1::json->>'owner'), version = e.version + 1
+            attempts = excluded.attempts, owner = nullif(e.owner, (SELECT owner FROM given)), version = e.version + 1
         RETURNING e.version
     ), counted AS (
         UPDATE received SET total = total + (SELECT count(*) FROM recorded WHERE version = 1)
-        WHERE shard = ($1::json->>'shard')::bigint AND EXISTS (SELECT 1 FROM recorded WHERE version = 1)
+        WHERE shard = (SELECT shard FROM given) AND EXISTS (SELECT 1 FROM recorded WHERE version = 1)
     ), ticketed AS (
         INSERT INTO tickets (id, identity, target, user_id, token, sent_at)
         SELECT id, identity, target, user_id, token, sent_at
-        FROM json_to_recordset($1::json->'tickets') AS t (id text, identity text, target text, user_id text, token text,
+        FROM given, json_to_recordset(given.tickets) AS t (id text, identity text, target text, user_id text, token text,
             sent_at bigint)
         ON CONFLICT (id) DO NOTHING
     )
@@ -86,7 +89,7 @@ const RECORD: Statement = Statement {
         failed_at, first_seen, content_type, body_bytes, headers, body)
     SELECT id, identity, session_id, partner_id, event, reason, error, route, attempt, replay,
         failed_at, first_seen, content_type, body_bytes, headers, body
-    FROM json_to_recordset($1::json->'letters') AS l (id text, identity text, session_id text, partner_id text,
+    FROM given, json_to_recordset(given.letters) AS l (id text, identity text, session_id text, partner_id text,
         event text, reason text, error text, route text, attempt bigint, replay bigint, failed_at bigint,
         first_seen bigint, content_type text, body_bytes bigint, headers text, body text)
     ON CONFLICT (id, identity, replay, failed_at) DO UPDATE SET ended = NULL, ended_at = NULL,

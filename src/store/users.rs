@@ -114,7 +114,7 @@ impl Users {
         let place = address.place();
         let pool = match address {
             // The app's file: neither made nor changed in its ways here.
-            Address::Sqlite(options) => sqlite_pool(options, 4).await.map(Pool::Sqlite),
+            Address::Sqlite(options) => sqlite_pool(*options, 4).await.map(Pool::Sqlite),
             Address::Postgres { options, schema } => {
                 postgres_pool(*options, schema.as_deref(), 4).await.map(Pool::Postgres)
             }
