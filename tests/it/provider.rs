@@ -25,7 +25,10 @@ use herald::{
 };
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use tokio::{io::AsyncReadExt as _, net::TcpListener};
+use tokio::{
+    io::AsyncReadExt as _,
+    net::{TcpListener, TcpSocket},
+};
 
 use crate::support::within;
 
@@ -65,12 +68,13 @@ fn answer_with(status: u16, header: (&'static str, &str), body: impl ToString) -
     Act::Answer(status, vec![(header.0, header.1.to_owned())], body.to_string())
 }
 
+type Journal = Arc<Mutex<Vec<Seen>>>;
 type Script = dyn Fn(usize, &Seen) -> Act + Send + Sync;
 
 /// A server on a port of its own that answers by a script, which gets the number of the request (from 0) and the request.
 struct Server {
     address: SocketAddr,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    seen: Journal,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -104,7 +108,7 @@ impl Server {
     }
 }
 
-async fn handle(State((seen, script)): State<(Arc<Mutex<Vec<Seen>>>, Arc<Script>)>, request: Request) -> Response {
+async fn handle(State((seen, script)): State<(Journal, Arc<Script>)>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let bytes = axum::body::to_bytes(body, 8 << 20).await.unwrap();
     let compressed = parts.headers.get("content-encoding").is_some_and(|encoding| encoding == "gzip");
@@ -159,10 +163,11 @@ async fn closing(read: bool) -> (String, Arc<Mutex<usize>>) {
     (url, count)
 }
 
-/// The URL of a port nobody listens on.
-async fn refusing() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
+/// A port that nobody listens on for as long as the socket lives, and its URL.
+fn refusing() -> (String, TcpSocket) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    (format!("http://{}", socket.local_addr().unwrap()), socket)
 }
 
 fn kind<T: std::fmt::Debug>(result: &Result<T, Refusal>) -> Option<FailureKind> {

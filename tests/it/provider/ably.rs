@@ -169,7 +169,8 @@ async fn a_batch_that_may_have_been_heard_is_unknown_and_never_repeated() {
 
 #[tokio::test]
 async fn what_was_never_sent_is_transient() {
-    let ably = client(&refusing().await);
+    let (url, _socket) = refusing();
+    let ably = client(&url);
     for count in [1, 3] {
         let started = Instant::now();
         let answers = publish_many(&ably, count).await;
@@ -382,6 +383,7 @@ async fn check_tries_out_both_capabilities_on_a_session_nobody_has() {
     );
     assert!(targets[2].starts_with("/channels/beheard%3Asession%3Aherald-check-") && targets[2].ends_with("/messages"));
     assert_eq!(ably.gate().admission(), Admission::Open, "check works beside the gate");
-    let failure: Failure = client(&refusing().await).time().await.unwrap_err();
+    let (url, _socket) = refusing();
+    let failure: Failure = client(&url).time().await.unwrap_err();
     assert_eq!((failure.kind, failure.code.as_str()), (FailureKind::Transient, "connect"));
 }

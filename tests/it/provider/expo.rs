@@ -158,18 +158,15 @@ async fn what_expo_may_have_heard_is_unknown_and_not_sent_again() {
 
 #[tokio::test]
 async fn what_was_never_sent_is_transient_after_quick_tries() {
-    let url = refusing().await;
+    let (url, socket) = refusing();
     let started = Instant::now();
     assert_eq!(kind(&client(&url).send(push(1)).await), Some(FailureKind::Transient));
     assert!(started.elapsed() > Duration::from_millis(200));
     let expo = client(&url);
-    let port = url.rsplit(':').next().unwrap().to_owned();
-    let later = tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        TcpListener::bind(format!("127.0.0.1:{port}")).await
-    });
     let sending = tokio::spawn(async move { expo.send(push(1)).await });
-    let listener = later.await.unwrap().unwrap();
+    // Past the first attempt and well before the last.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let listener = socket.listen(1).unwrap();
     within(10, "a quick try that connects", listener.accept()).await.unwrap();
     sending.abort();
 }
@@ -367,6 +364,7 @@ async fn reachable_says_what_is_wrong() {
     let wrong = Server::start(|_, _| answer(404, "<html>not here")).await;
     let failure: Failure = client(&wrong.url()).reachable().await.unwrap_err();
     assert!(failure.kind == FailureKind::Unauthorised && failure.detail.contains("expo.url"), "{failure}");
-    let failure = client(&refusing().await).reachable().await.unwrap_err();
+    let (url, _socket) = refusing();
+    let failure = client(&url).reachable().await.unwrap_err();
     assert_eq!((failure.kind, failure.code.as_str()), (FailureKind::Transient, "connect"));
 }
