@@ -13,7 +13,7 @@ use crate::{
     config,
     domain::outcome::{Failure, FailureKind, Provider},
     provider::{
-        http::{Broken, Http, Reply, is_loopback},
+        http::{Broken, Http, Reply, check_url, is_loopback},
         tries::Tries,
     },
 };
@@ -72,8 +72,7 @@ impl Transport {
     pub(super) fn new(config: &config::Ably, key: &SecretString) -> anyhow::Result<Transport> {
         let url = &config.url;
         let plain = url.scheme() == "http";
-        anyhow::ensure!(plain || url.scheme() == "https", "ably.url: `{}` is neither http nor https", url.scheme());
-        anyhow::ensure!(url.has_host() && url.query().is_none(), "ably.url: not the address of a server");
+        check_url("ably.url", url)?;
         let key = key.expose_secret().trim();
         anyhow::ensure!(!key.is_empty(), "ably.key (ABLY_API_KEY) is empty");
         let scheme = if key.contains(':') {

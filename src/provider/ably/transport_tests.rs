@@ -32,6 +32,8 @@ fn a_key_travels_over_plain_http_to_loopback_only() {
         ("http://127.0.0.1:8181", "app.key:secret", None),
         ("http://ably.example", "app.key:secret", Some("ably.url")),
         ("http://ably.example", "a-token", None),
+        ("https://app.key:secret@ably.example", "app.key:secret", Some("ably.url")),
+        ("https://ably.example/?v=2", "app.key:secret", Some("ably.url")),
         ("ftp://ably.example", "app.key:secret", Some("ably.url")),
         ("https://ably.example", " ", Some("ABLY_API_KEY")),
         ("https://ably.example", "a\nb", Some("ABLY_API_KEY")),
