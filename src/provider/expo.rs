@@ -27,7 +27,7 @@ use self::{rate::Rate, send::Message};
 use super::{
     coalescer::{Coalescer, Limits, Lost},
     gate::Gate,
-    http::Http,
+    http::{Http, check_url},
 };
 
 pub use token::is_push_token;
@@ -83,11 +83,7 @@ impl Expo {
     /// Makes the client; no request is made. Errors name the configuration key that must change.
     pub fn new(config: &config::Expo) -> anyhow::Result<Expo> {
         let url = config.url.clone();
-        anyhow::ensure!(
-            matches!(url.scheme(), "http" | "https"),
-            "expo.url: `{}` is neither http nor https",
-            url.scheme()
-        );
+        check_url("expo.url", &url)?;
         let authorization = match &config.access_token {
             None => None,
             Some(token) => {

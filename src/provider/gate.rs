@@ -185,17 +185,22 @@ impl Gate {
 
     /// Changes the state, and when that shuts or opens the gate, keeps why, logs it and wakes who waits.
     fn update<T>(&self, change: impl FnOnce(&mut State) -> T, why: impl FnOnce() -> String) -> T {
+        let now = Instant::now();
         let mut state = self.lock();
-        let before = state.policy.cause();
+        // A waiter's timer hangs on when the shut period ends, so a new end is a change too.
+        let look = |policy: &Policy| (policy.cause(), policy.admission(now), policy.next_change(now));
+        let before = look(&state.policy);
         let result = change(&mut state);
-        let after = state.policy.cause();
-        if before != after {
+        let after = look(&state.policy);
+        if before.0 != after.0 {
             state.since = Timestamp::now();
-            state.why = if after.is_some() { why() } else { String::new() };
-            self.log(after, &state.why);
+            state.why = if after.0.is_some() { why() } else { String::new() };
+            self.log(after.0, &state.why);
         }
         drop(state);
-        self.tell();
+        if before != after {
+            self.tell();
+        }
         result
     }
 

@@ -176,6 +176,20 @@ pub(super) fn excerpt(body: &[u8]) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// Refuses a URL that is not the plain address of a server; the error names the configuration key.
+pub(super) fn check_url(key: &str, url: &Url) -> anyhow::Result<()> {
+    anyhow::ensure!(matches!(url.scheme(), "http" | "https"), "{key}: `{}` is neither http nor https", url.scheme());
+    anyhow::ensure!(
+        url.username().is_empty() && url.password().is_none(),
+        "{key}: credentials do not belong in the address"
+    );
+    anyhow::ensure!(
+        url.query().is_none() && url.fragment().is_none(),
+        "{key}: an address without `?` and `#` is needed"
+    );
+    Ok(())
+}
+
 /// Tells whether `url` stays on this machine.
 pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {

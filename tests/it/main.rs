@@ -16,3 +16,4 @@ mod clients;
 mod rig;
 mod main_job;
 mod survival;
+mod provider;

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_refusal_of_the_reference_has_its_class() {
+    fn every_documented_refusal_has_its_class() {
         use FailureKind::*;
         let rows: &[(u16, &[u32], FailureKind, Scope)] = &[
             (

@@ -43,6 +43,11 @@ impl Hosts {
         Hosts { primary, fallbacks, remembered: Mutex::new(None) }
     }
 
+    #[cfg(test)]
+    pub(super) fn with(primary: Url, fallbacks: Vec<Url>) -> Hosts {
+        Hosts { primary, fallbacks, remembered: Mutex::new(None) }
+    }
+
     /// Returns the path in front of every request's, without its last slash: empty unless `ably.url` has one.
     pub(super) fn base_path(&self) -> &str {
         self.primary.path().trim_end_matches('/')

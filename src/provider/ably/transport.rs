@@ -13,7 +13,7 @@ use crate::{
     config,
     domain::outcome::{Failure, FailureKind, Provider},
     provider::{
-        http::{Broken, Http, Reply, is_loopback},
+        http::{Broken, Http, Reply, check_url, is_loopback},
         tries::Tries,
     },
 };
@@ -72,8 +72,7 @@ impl Transport {
     pub(super) fn new(config: &config::Ably, key: &SecretString) -> anyhow::Result<Transport> {
         let url = &config.url;
         let plain = url.scheme() == "http";
-        anyhow::ensure!(plain || url.scheme() == "https", "ably.url: `{}` is neither http nor https", url.scheme());
-        anyhow::ensure!(url.has_host() && url.query().is_none(), "ably.url: not the address of a server");
+        check_url("ably.url", url)?;
         let key = key.expose_secret().trim();
         anyhow::ensure!(!key.is_empty(), "ably.key (ABLY_API_KEY) is empty");
         let scheme = if key.contains(':') {
@@ -203,49 +202,5 @@ impl Attempt {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn config(url: &str) -> config::Ably {
-        config::Ably {
-            url: url.parse().unwrap(),
-            key: None,
-            timeout: Duration::from_secs(10),
-            session_channel: "s:{sessionId}".to_owned(),
-            presence_channel: "s:{sessionId}:presence".to_owned(),
-        }
-    }
-
-    #[test]
-    fn a_key_travels_over_plain_http_to_loopback_only() {
-        for (url, key, problem) in [
-            ("https://main.realtime.ably.net", "app.key:secret", None),
-            ("http://127.0.0.1:8181", "app.key:secret", None),
-            ("http://ably.example", "app.key:secret", Some("ably.url")),
-            ("http://ably.example", "a-token", None),
-            ("ftp://ably.example", "app.key:secret", Some("ably.url")),
-            ("https://ably.example", " ", Some("ABLY_API_KEY")),
-            ("https://ably.example", "a\nb", Some("ABLY_API_KEY")),
-        ] {
-            let made = Transport::new(&config(url), &SecretString::from(key));
-            match (made, problem) {
-                (Ok(transport), None) => assert!(!format!("{transport:?}").contains("secret")),
-                (Err(error), Some(problem)) => {
-                    let text = format!("{error:#}");
-                    assert!(text.contains(problem) && !text.contains("secret"), "{url}: {text}");
-                }
-                (made, _) => panic!("{url} with {key:?}: {made:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn basic_is_for_keys_and_bearer_for_tokens() {
-        for (key, expected) in [("a.k:s", "Basic YS5rOnM="), ("tok\n", "Bearer tok")] {
-            let transport = Transport::new(&config("http://localhost:1"), &SecretString::from(key)).unwrap();
-            assert_eq!(transport.authorization, expected);
-        }
-    }
-}
+#[path = "transport_tests.rs"]
+mod tests;

@@ -35,12 +35,10 @@ fn item_kind(error: Option<&str>, fcm: Option<&str>) -> FailureKind {
     }
 }
 
-/// Takes `token` out of a text; Expo quotes tokens, and not all have the form that is recognised everywhere.
-pub(super) fn scrub(text: &str, token: Option<&str>) -> String {
-    match token.filter(|token| !token.is_empty()) {
-        Some(token) => text.replace(token, "[push token]"),
-        None => text.to_owned(),
-    }
+/// Takes `tokens` out of a text; Expo quotes tokens, and not all have the form that is recognised everywhere.
+pub(super) fn scrub<'a>(text: &str, tokens: impl IntoIterator<Item = &'a str>) -> String {
+    let tokens = tokens.into_iter().filter(|token| !token.is_empty());
+    tokens.fold(text.to_owned(), |text, token| text.replace(token, "[push token]"))
 }
 
 /// What an answer that is not a success means for the request.
@@ -54,8 +52,8 @@ pub(super) enum Refused {
     Items(wire::RequestError, Failure),
 }
 
-/// Returns what `reply`, which is not a success, means. Push tokens in its texts are the caller's to take out.
-pub(super) fn refused(reply: &Reply) -> Refused {
+/// Returns what `reply`, which is not a success, means, its texts without `tokens`.
+pub(super) fn refused<'a>(reply: &Reply, tokens: impl IntoIterator<Item = &'a str>) -> Refused {
     let status = reply.status;
     let error = wire::request_error(&reply.body);
     let code = error.as_ref().and_then(|error| error.code.clone());
@@ -64,7 +62,10 @@ pub(super) fn refused(reply: &Reply) -> Refused {
         300..400 | 404 | 405 => " (is expo.url right?)",
         _ => "",
     };
-    let text = error.as_ref().map_or_else(|| excerpt(&reply.body), |error| error.message.clone());
+    let text =
+        error.as_ref().map_or_else(|| String::from_utf8_lossy(&reply.body), |error| error.message.as_str().into());
+    let text = scrub(&text, tokens);
+    let text = if error.is_some() { text } else { excerpt(text.as_bytes()) };
     let name = code.clone().unwrap_or_else(|| format!("http_{status}"));
     let wait = (kind == FailureKind::Throttled).then(|| retry_after(&reply.headers)).flatten();
     let failure = Failure::new(kind, name, format!("{text}{hint}")).with_status(status).with_retry_after(wait);
@@ -133,7 +134,7 @@ mod tests {
         let verdict = json!({ "status": "error", "message": format!("\"{token}\" is not registered") });
         let failure = item_failure(&serde_json::from_value(verdict).unwrap(), Some(token));
         assert_eq!(failure.detail, "\"[push token]\" is not registered");
-        assert_eq!(scrub("text", Some("")), "text");
+        assert_eq!(scrub("text", [""]), "text");
     }
 
     #[test]
@@ -166,7 +167,7 @@ mod tests {
             (504, html, Unknown),
         ] {
             let reply = Reply { status, headers: HeaderMap::new(), body: Bytes::from(body.clone()) };
-            let (Refused::Whole(failure) | Refused::Mix(_, failure) | Refused::Items(_, failure)) = refused(&reply);
+            let (Refused::Whole(failure) | Refused::Mix(_, failure) | Refused::Items(_, failure)) = refused(&reply, []);
             assert_eq!((failure.kind, failure.status), (kind, Some(status)), "{status} {body}");
         }
     }

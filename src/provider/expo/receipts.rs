@@ -74,7 +74,7 @@ async fn once(shared: &Shared, ids: &[String]) -> Result<HashMap<String, Receipt
     shared.http.carries("receipts", ids.len());
     let reply = post(shared, "receipts", "push/getReceipts", json!({ "ids": ids }).to_string(), MAX_ANSWER).await?;
     if !(200..300).contains(&reply.status) {
-        let (Refused::Whole(failure) | Refused::Mix(_, failure) | Refused::Items(_, failure)) = refused(&reply);
+        let (Refused::Whole(failure) | Refused::Mix(_, failure) | Refused::Items(_, failure)) = refused(&reply, []);
         return Err(failure);
     }
     let receipts = wire::receipts(&reply.body).ok_or_else(|| {

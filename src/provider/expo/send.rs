@@ -8,6 +8,7 @@ use http::Method;
 use crate::{
     domain::outcome::{Failure, FailureKind, HoldCause, Refusal},
     provider::{
+        gate::Admission,
         http::{Broken, Reply, excerpt},
         parts::{Part, halves, in_parts},
         tries::Tries,
@@ -48,7 +49,7 @@ type Ticket = Option<String>;
 pub(super) async fn send(shared: &Shared, messages: Vec<Message>) -> Vec<Result<Ticket, Refusal>> {
     // A shut gate costs no rate.
     let allowed = match shared.gate.admission() {
-        crate::provider::gate::Admission::Shut(_) => messages.len(),
+        Admission::Shut(_) => messages.len(),
         _ => shared.rate.take(messages.len()).await,
     };
     let going = &messages[..allowed];
@@ -68,16 +69,12 @@ async fn request(shared: &Shared, part: &[usize], messages: &[&Message]) -> Resu
     if (200..300).contains(&reply.status) {
         return tickets(&reply, messages);
     }
-    let hide = |failure: Failure| {
-        let detail = messages.iter().fold(failure.detail.clone(), |text, message| scrub(&text, Some(&message.token)));
-        Failure { detail, ..failure }
-    };
+    let tokens: Vec<&str> = messages.iter().map(|message| message.token.as_str()).collect();
     let alone = messages.len() == 1;
-    match refused(&reply) {
-        Refused::Whole(failure) => Err(hide(failure)),
-        Refused::Mix(_, failure) | Refused::Items(_, failure) if alone => Ok(Part::Answers(vec![Err(hide(failure))])),
+    match refused(&reply, tokens.iter().copied()) {
+        Refused::Whole(failure) => Err(failure),
+        Refused::Mix(_, failure) | Refused::Items(_, failure) if alone => Ok(Part::Answers(vec![Err(failure)])),
         Refused::Mix(error, _) => {
-            let tokens: Vec<&str> = messages.iter().map(|message| message.token.as_str()).collect();
             let groups = wire::by_project(&tokens, error.details.as_ref());
             Ok(Part::Split(groups.map_or_else(|| halves(part), |groups| positions(part, groups))))
         }
@@ -107,8 +104,10 @@ fn without(part: &[usize], named: &[usize]) -> Vec<Vec<usize>> {
 fn tickets(reply: &Reply, messages: &[&Message]) -> Result<Part<Ticket>, Failure> {
     let unknown =
         |code: &str, detail: String| Failure::new(FailureKind::Unknown, code, detail).with_status(reply.status);
-    // The excerpt may quote a token; what matters of it is whose page it is.
-    let page = || scrub(&excerpt(&reply.body), messages.first().map(|message| message.token.as_str()));
+    let page = || {
+        let tokens = messages.iter().map(|message| message.token.as_str());
+        excerpt(scrub(&String::from_utf8_lossy(&reply.body), tokens).as_bytes())
+    };
     let tickets = wire::tickets(&reply.body)
         .ok_or_else(|| unknown("unreadable", format!("not an answer of Expo's push service: {}", page())))?;
     if tickets.len() != messages.len() {

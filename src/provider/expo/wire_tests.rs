@@ -20,7 +20,7 @@ fn push() -> Push {
 }
 
 #[test]
-fn a_message_has_the_fields_of_the_design() {
+fn a_message_has_its_fields_and_no_empty_ones() {
     let read = |push: &Push| serde_json::from_str::<Value>(&message(push)).unwrap();
     let mut expected = json!({
         "to": "ExponentPushToken[secret]", "sound": "default", "title": "T", "body": "B", "data": { "sessionId": "s" },

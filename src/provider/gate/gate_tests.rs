@@ -124,3 +124,33 @@ async fn refused_items_are_held_until_the_credentials_are_proven() {
     assert_eq!(gate.run(refuse).await, Ok(((), None)));
     assert_eq!(gate.admission(), Admission::Open);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_while_a_probe_is_out_hears_of_the_next_one() {
+    let gate = Arc::new(broken().await);
+    gate.changed().await;
+    let (release, released) = tokio::sync::oneshot::channel::<()>();
+    let probing = tokio::spawn({
+        let gate = gate.clone();
+        async move {
+            let mut released = Some(released);
+            gate.run(|| {
+                let released = released.take();
+                async move {
+                    released.expect("asked once").await.expect("released");
+                    Err::<Answered<()>, _>(transient())
+                }
+            })
+            .await
+        }
+    });
+    while gate.admission() == Admission::Probe {
+        tokio::task::yield_now().await;
+    }
+    let waiting = gate.changed();
+    release.send(()).expect("the probe waits");
+    assert_eq!(probing.await.expect("no panic"), Err(Refusal::Held(HoldCause::Breaker)));
+    tokio::time::timeout(Duration::from_secs(600), waiting).await.expect("told of the failed probe");
+    tokio::time::timeout(Duration::from_secs(600), gate.changed()).await.expect("told of the end");
+    assert_eq!(gate.admission(), Admission::Probe);
+}
