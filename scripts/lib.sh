@@ -59,6 +59,15 @@ wait_gone() {
   done
 }
 
+# Prints the command line of a process; a bare Debian has no ps, and macOS no /proc.
+command_of() {
+  if [ -d /proc/self ]; then
+    tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline" || true
+  else
+    ps -o command= -p "$1" 2>/dev/null || true
+  fi
+}
+
 # Prints the value of a key in a file of key=value lines.
 value_of() { sed -n "s/^$1=//p" "$2"; }
 
