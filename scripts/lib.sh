@@ -24,6 +24,15 @@ as_user() {
   fi
 }
 
+# Takes herald's configuration out of the environment: it may be somebody's production, and no test or demo may see it.
+forget_configuration() {
+  local variable
+  for variable in AMQP_URL DATABASE_URL ABLY_API_KEY EXPO_ACCESS_TOKEN OTEL_EXPORTER_OTLP_ENDPOINT HERALD_CONFIG; do
+    unset "$variable" "${variable}_FILE"
+  done
+  for variable in $(env | sed -n 's/^\(HERALD_[A-Z0-9_]*__[A-Z0-9_]*\)=.*/\1/p'); do unset "$variable"; done
+}
+
 # Succeeds when something listens on a loopback port.
 port_answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 

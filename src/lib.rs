@@ -8,6 +8,7 @@ pub mod broker;
 pub mod store;
 pub mod sandbox;
 pub mod http;
+pub mod demo;
 pub mod cli;
 pub mod config;
 pub mod telemetry;

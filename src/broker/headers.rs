@@ -60,6 +60,11 @@ pub(super) fn text<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'
     }
 }
 
+/// Returns why the broker itself dead-lettered the message (`x-first-death-reason`: `delivery_limit`, `expired`, …).
+pub fn death_reason(message: &Message) -> Option<String> {
+    text(&message.properties, "x-first-death-reason").map(|reason| crate::domain::bounded(reason, 64))
+}
+
 /// Returns the header `name` as an integer, whatever its width, or a number written out as text.
 pub(super) fn integer(properties: &BasicProperties, name: &str) -> Option<i64> {
     let value = properties.headers().as_ref()?.inner().get(name)?;

@@ -20,6 +20,7 @@ const QUEUE: &str = "herald-queue";
 const EXCHANGE: &str = "herald-exchange";
 const ROUTING_KEY: &str = "herald-routing-key";
 const REPLAY: &str = "herald-replay";
+const IGNORE_EXPIRY: &str = "herald-ignore-expiry";
 
 /// Highest count believed; more is somebody's mistake.
 const MAX_COUNT: i64 = 1_000_000;
@@ -32,7 +33,7 @@ const MAX_TEXT: usize = 255;
 pub struct Marks {
     /// The event's id, as text for people; the body decides.
     pub id: Option<String>,
-    /// Attempts made; 0 is not written.
+    /// Attempts made.
     pub attempt: u32,
     /// When herald first received the event.
     pub first_seen: Option<Timestamp>,
@@ -51,6 +52,8 @@ pub struct Marks {
     pub routing_key: Option<String>,
     /// Times it was replayed from the dead-letter queue; 0 is not written.
     pub replay: u32,
+    /// It was replayed with `--ignore-expiry`: its own `expiresAt` counts no more. Not written when false.
+    pub ignore_expiry: bool,
 }
 
 impl Marks {
@@ -75,6 +78,7 @@ impl Marks {
             exchange: text(EXCHANGE),
             routing_key: text(ROUTING_KEY),
             replay: count(REPLAY),
+            ignore_expiry: count(IGNORE_EXPIRY) > 0,
         }
     }
 
@@ -97,12 +101,21 @@ impl Marks {
                 table.insert(name.into(), AMQPValue::LongString(text.as_str().into()));
             }
         }
-        for (name, count) in [(ATTEMPT, self.attempt), (REPLAY, self.replay)] {
-            if count > 0 {
-                table.insert(name.into(), AMQPValue::LongLongInt(count.into()));
-            }
+        // A copy always says its attempts, 0 too; a replayed message bears no id and begins anew.
+        let counts = [
+            (ATTEMPT, self.attempt, self.attempt > 0 || self.id.is_some()),
+            (REPLAY, self.replay, self.replay > 0),
+            (IGNORE_EXPIRY, 1, self.ignore_expiry),
+        ];
+        for (name, count, _) in counts.into_iter().filter(|(.., written)| *written) {
+            table.insert(name.into(), AMQPValue::LongLongInt(count.into()));
         }
         set_headers(message, table);
+    }
+
+    /// Tells whether the message bears no mark at all: it comes straight from a producer.
+    pub fn is_empty(&self) -> bool {
+        *self == Marks::default()
     }
 }
 

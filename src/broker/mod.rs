@@ -6,7 +6,7 @@
 pub mod topology;
 pub mod message;
 pub mod marks;
-mod headers;
+pub mod headers;
 pub mod amqp;
 pub mod memory;
 pub mod management;
@@ -148,7 +148,8 @@ impl Walk {
         }
     }
 
-    /// Closes the channel; what was taken and not settled goes back to its place.
+    /// Closes the channel; what was taken and not settled goes back to the head of the queue. RabbitMQ counts every
+    /// single get as a consumer of its own and gives back consumer by consumer, so their order is lost (measured on 3.10).
     pub async fn close(self) {
         match self {
             Walk::Amqp(walk) => walk.close().await,

@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use tokio::time::Instant;
 
-use super::{Broker, BrokerError, Delivery, Destination, Message, marks::Marks};
+use super::{Broker, BrokerError, Delivery, Destination, Message, headers, marks::Marks};
 
 /// Most messages unacknowledged at once: what a crash in the middle leaves twice.
 const IN_HAND: usize = 100;
@@ -39,10 +39,10 @@ pub struct Swept {
 pub async fn sweep<B: Broker>(
     broker: &B,
     queue: &str,
-    mut decide: impl AsyncFnMut(&Delivery) -> Verdict,
+    mut decide: impl FnMut(&Delivery) -> Verdict,
 ) -> Result<Swept, BrokerError> {
-    let decide = async |delivery: &Delivery| (decide(delivery).await, ());
-    sweep_and(broker, queue, None, decide, async |_| Ok::<(), BrokerError>(())).await
+    let settle = |_| async { Ok::<(), BrokerError>(()) }.boxed();
+    sweep_and(broker, queue, None, |delivery| (decide(delivery), ()), settle).await
 }
 
 /// Like [`sweep`], with at most `per_second` replacements a second. `settle` is told what `decide` said beside the verdict,
@@ -52,8 +52,8 @@ pub async fn sweep_and<B: Broker, T, E: From<BrokerError>>(
     broker: &B,
     queue: &str,
     per_second: Option<u32>,
-    mut decide: impl AsyncFnMut(&Delivery) -> (Verdict, T),
-    mut settle: impl AsyncFnMut(Vec<T>) -> Result<(), E>,
+    mut decide: impl FnMut(&Delivery) -> (Verdict, T),
+    mut settle: impl FnMut(Vec<T>) -> BoxFuture<'static, Result<(), E>>,
 ) -> Result<Swept, E> {
     // Kept messages come round again behind those that lay there at the start.
     let mut left = broker.depth(queue).await?.ready;
@@ -70,7 +70,7 @@ pub async fn sweep_and<B: Broker, T, E: From<BrokerError>>(
                     break;
                 };
                 left -= 1;
-                let (verdict, told) = decide(&delivery).await;
+                let (verdict, told) = decide(&delivery);
                 paced += u32::from(matches!(verdict, Verdict::Replace(..)));
                 hand.push((delivery, verdict, told));
             }
@@ -93,7 +93,7 @@ async fn act<B: Broker, T, E: From<BrokerError>>(
     queue: &str,
     hand: Vec<(Delivery, Verdict, T)>,
     swept: &mut Swept,
-    settle: &mut impl AsyncFnMut(Vec<T>) -> Result<(), E>,
+    settle: &mut impl FnMut(Vec<T>) -> BoxFuture<'static, Result<(), E>>,
 ) -> Result<(), E> {
     let tail = Destination::Queue(queue.to_owned());
     let copies: Vec<_> = hand
@@ -148,9 +148,11 @@ async fn act<B: Broker, T, E: From<BrokerError>>(
     failed.map_or(Ok(()), Err)
 }
 
-/// Returns the copy that goes to the tail: what may travel on, and herald's own marks.
+/// Returns the copy that goes to the tail: what may travel on, and herald's own marks. Why the broker put it there, if it was
+/// the broker, becomes a mark: `x-death` itself may not travel.
 fn kept(message: &Message) -> Message {
-    let marks = Marks::read(message);
+    let mut marks = Marks::read(message);
+    marks.reason = marks.reason.or_else(|| headers::death_reason(message));
     let mut copy = message.copy().message;
     marks.write(&mut copy);
     copy

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::{
     Broker,
-    amqp::{Amqp, AmqpOptions},
+    amqp::{Amqp, AmqpOptions, Role},
     memory::Memory,
 };
 
@@ -29,7 +29,8 @@ pub async fn demo(amqp_url: Option<String>, exit: bool) -> anyhow::Result<bool> 
     match amqp_url {
         None => play(Memory::start(&topology), topology, "memory broker", exit).await,
         Some(url) => {
-            let amqp = Amqp::start(AmqpOptions::worker(url.into(), "demo", topology.clone()));
+            let (url, instance, role) = (url.into(), "demo".to_owned(), Role::Worker);
+            let amqp = Amqp::start(AmqpOptions { url, ca_file: None, instance, topology: topology.clone(), role });
             amqp.ready(Duration::from_secs(15)).await.context("the RabbitMQ given as AMQP_URL")?;
             play(amqp, topology, "RabbitMQ", exit).await
         }

@@ -5,14 +5,14 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::Context;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::script::{self, Line};
 use crate::{
     broker::{
         Broker, Destination, Message,
-        sweep::{self, Verdict},
         marks::{self, Marks},
+        sweep::{self, Verdict},
         topology::Topology,
     },
     config::{self, Config, Inputs},
@@ -20,11 +20,10 @@ use crate::{
         catalogue::Catalogue,
         judge::Policy,
         ledger::{Entry, State},
-        payload,
     },
     http::Readiness,
     provider::{ably::Ably, expo::Expo},
-    sandbox::{Action, DEFAULT_KEY, Effect, Endpoint, Fault, Match, Sandbox},
+    sandbox::{DEFAULT_KEY, Effect, Sandbox},
     store::{Find, LetterFilter, Store, users::Users},
     worker::{Parts, Settings, Worker},
 };
@@ -67,7 +66,7 @@ impl<B: Broker> Stage<B> {
         let users_url = sqlite(folder.path(), "users.db");
         fill_users(folder.path()).await?;
         let config = config(&sandbox, &sqlite(folder.path(), "ledger.db"), &users_url)?;
-        let store = Store::open(&config.store.url, "demo").await?;
+        let store = Store::open(config.store.url.expose_secret(), "demo").await?;
         let users = Users::open(&SecretString::from(users_url), USERS_QUERY, USERS_CLEAR).await?;
         Ok(Stage { broker, topology, config, store, users, sandbox, folder, run })
     }
@@ -77,7 +76,8 @@ impl<B: Broker> Stage<B> {
         let config = &self.config;
         let key = SecretString::from(DEFAULT_KEY);
         let texts = format!("{}\n{}", config::MESSAGES, script::CATALOGUE);
-        let catalogue = Catalogue::parse(&texts).map_err(|mistakes| anyhow::anyhow!("the demo's catalogue: {mistakes:?}"))?;
+        let catalogue =
+            Catalogue::parse(&texts).map_err(|mistakes| anyhow::anyhow!("the demo's catalogue: {mistakes:?}"))?;
         Ok(Worker::new(Parts {
             broker: self.broker.clone(),
             topology: self.topology.clone(),
@@ -98,7 +98,8 @@ impl<B: Broker> Stage<B> {
             let exchange = self.topology.events();
             let to = Destination::Exchange { exchange, routing_key: line.routing_key.clone() };
             let properties = lapin::BasicProperties::default().with_content_type("application/json".into());
-            let properties = if line.malformed { properties.with_message_id(line.id.as_str().into()) } else { properties };
+            let properties =
+                if line.malformed { properties.with_message_id(line.id.as_str().into()) } else { properties };
             self.broker.publish(&to, Message { body: line.body.clone(), properties }).await?;
             if line.alone {
                 // Its provider call shall not share a request with its neighbours.
@@ -148,7 +149,7 @@ impl<B: Broker> Stage<B> {
         let letters = self.store.letters(&filter).await?;
         anyhow::ensure!(letters.len() == 1, "{} letters of `{}` in the index", letters.len(), line.id);
         let events = self.topology.events();
-        sweep::sweep(&self.broker, &self.topology.dead(), async |delivery| {
+        sweep::sweep(&self.broker, &self.topology.dead(), |delivery| {
             let marks = Marks::read(&delivery.message);
             if marks.id.as_ref() == Some(&line.id) {
                 let (to, message) = marks::replayed(&delivery.message, &marks, &events);

@@ -73,7 +73,8 @@ struct Seen {
 
 impl Seen {
     fn in_journal(effects: &[sandbox::Effect], id: &str) -> Seen {
-        let count = |provider| effects.iter().filter(|e| e.provider == provider && &*e.event == id).map(|e| e.count).sum();
+        let count =
+            |provider| effects.iter().filter(|e| e.provider == provider && &*e.event == id).map(|e| e.count).sum();
         Seen { ably: count(sandbox::Provider::Ably), phones: count(sandbox::Provider::Expo) }
     }
 

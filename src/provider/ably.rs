@@ -1,13 +1,35 @@
 //! Ably REST: presence and publish.
+//!
+//! Called by the worker's third stop (presence) and fifth (publish), and by `herald check`. Turns HTTP into outcomes and
+//! decides nothing about an event. The wire format is that of protocol 6, <https://ably.com/docs/api/rest-api>.
+
+mod wire;
+mod classify;
+mod hosts;
+mod transport;
+mod presence;
+mod publish;
+mod check;
 
 use std::sync::Arc;
 
+use futures::FutureExt as _;
+
 use crate::{
     config,
-    domain::outcome::{Failure, Refusal},
+    domain::outcome::{Failure, FailureKind, Provider, Refusal},
 };
 
-use super::gate::Gate;
+use self::{presence::Ask, publish::Message, transport::Transport};
+use super::{
+    coalescer::{Coalescer, Limits, Lost},
+    gate::Gate,
+};
+
+/// Channels in one query, and the query's bytes: no limit of its length is documented, 8 KiB is common.
+const PRESENCE: Limits = Limits { requests: 4, items: 100, weight: 6 * 1024 };
+/// Distinct channels in one batch, and its bytes below Ably's 2 MiB.
+const PUBLISH: Limits = Limits { requests: 4, items: 100, weight: 3 * 512 * 1024 };
 
 /// What a presence look-up saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,26 +52,69 @@ pub struct Publish {
 
 /// The Ably client. A handle: clones share connections, gate and coalescers.
 #[derive(Clone)]
-pub struct Ably {}
+pub struct Ably {
+    shared: Arc<Shared>,
+    presence: Coalescer<Ask, Result<Presence, Failure>>,
+    publish: Coalescer<Message, Result<String, Refusal>>,
+    /// Session and presence channel, for `check`.
+    templates: Arc<[String; 2]>,
+}
+
+/// What every call needs.
+struct Shared {
+    transport: Transport,
+    gate: Arc<Gate>,
+}
 
 impl Ably {
-    /// Makes the client; no request is made. `key` is `appId.keyId:secret` (Basic) or a token (Bearer).
-    pub fn new(_config: &config::Ably, _key: &secrecy::SecretString) -> anyhow::Result<Ably> {
-        todo!()
+    /// Makes the client; no request is made. `key` is `appId.keyId:secret` (Basic) or a token (Bearer). Errors name the
+    /// configuration key that must change.
+    pub fn new(config: &config::Ably, key: &secrecy::SecretString) -> anyhow::Result<Ably> {
+        let transport = Transport::new(config, key)?;
+        let shared = Arc::new(Shared { transport, gate: Arc::new(Gate::new(Provider::Ably)) });
+        let (looking, publishing) = (shared.clone(), shared.clone());
+        let presence = Coalescer::new(PRESENCE, move |asks| {
+            let shared = looking.clone();
+            async move { presence::look_up(&shared, asks).await.into_iter().map(presence::known).collect() }.boxed()
+        });
+        let publish = Coalescer::new(PUBLISH, move |messages| {
+            let shared = publishing.clone();
+            async move { publish::publish(&shared, messages).await }.boxed()
+        });
+        let templates = Arc::new([config.session_channel.clone(), config.presence_channel.clone()]);
+        Ok(Ably { shared, presence, publish, templates })
     }
 
-    /// Looks up whether `client_id` is present on `channel`. Every failure, an open breaker too, means unknown.
-    pub async fn presence(&self, _channel: &str, _client_id: &str) -> Result<Presence, Failure> {
-        todo!()
+    /// Looks up whether `client_id` is present on `channel`. Every failure means unknown; with a shut gate it has the code
+    /// `held_<cause>` and no request was made.
+    pub async fn presence(&self, channel: &str, client_id: &str) -> Result<Presence, Failure> {
+        addressable(channel)?;
+        let ask = Ask { channel: channel.to_owned(), client_id: client_id.to_owned() };
+        let weight = ask.weight();
+        let lost = |Lost| Failure::new(FailureKind::Transient, "lost", "the look-up ended without an answer");
+        self.presence.ask(ask, weight).await.map_err(lost)?
     }
 
-    /// Publishes and returns Ably's message id.
-    pub async fn publish(&self, _publish: Publish) -> Result<String, Refusal> {
-        todo!()
+    /// Publishes and returns Ably's message id. A failure of kind `unknown` may have been published: alone, a message is
+    /// repeated safely for two minutes; what travelled in a batch is not.
+    pub async fn publish(&self, publish: Publish) -> Result<String, Refusal> {
+        addressable(&publish.channel).map_err(Refusal::Failed)?;
+        let message = Message::new(publish);
+        let weight = message.weight();
+        let lost =
+            |Lost| Refusal::Failed(Failure::new(FailureKind::Unknown, "lost", "the publish ended without an answer"));
+        self.publish.ask(message, weight).await.map_err(lost)?
     }
 
     /// Returns the gate.
     pub fn gate(&self) -> &Arc<Gate> {
-        todo!()
+        &self.shared.gate
+    }
+}
+
+fn addressable(channel: &str) -> Result<(), Failure> {
+    match wire::is_addressable(channel) {
+        true => Ok(()),
+        false => Err(Failure::new(FailureKind::Rejected, "channel", format!("`{channel}` cannot name a channel"))),
     }
 }

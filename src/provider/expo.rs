@@ -1,13 +1,39 @@
 //! Expo push: send and receipts.
+//!
+//! Called by the worker's fifth stop, its receipts task and `herald check`. Turns HTTP into outcomes and decides nothing
+//! about an event. Push tokens never leave through a failure, a log line or `Debug`.
 
-use std::{collections::HashMap, sync::Arc};
+mod token;
+mod wire;
+mod classify;
+mod rate;
+mod send;
+mod receipts;
+
+use std::{fmt, sync::Arc};
+
+use anyhow::Context as _;
+use futures::FutureExt as _;
+use http::HeaderValue;
+use secrecy::ExposeSecret as _;
+use url::Url;
 
 use crate::{
     config,
-    domain::outcome::{Failure, Refusal},
+    domain::outcome::{Failure, FailureKind, Provider, Refusal},
 };
 
-use super::gate::Gate;
+use self::{rate::Rate, send::Message};
+use super::{
+    coalescer::{Coalescer, Limits, Lost},
+    gate::Gate,
+    http::Http,
+};
+
+pub use token::is_push_token;
+
+/// Expo's limits: six requests at once, a hundred recipients each. The weight bounds what one request holds in memory.
+const SEND: Limits = Limits { requests: 6, items: 100, weight: 512 * 1024 };
 
 /// One notification to one push token.
 #[derive(Clone, PartialEq)]
@@ -23,6 +49,13 @@ pub struct Push {
     pub priority: Option<String>,
 }
 
+impl fmt::Debug for Push {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Whoever knows a push token can send to it; texts and data are the users' own.
+        f.debug_struct("Push").field("collapse_id", &self.collapse_id).finish_non_exhaustive()
+    }
+}
+
 /// What a receipt says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Receipt {
@@ -32,36 +65,67 @@ pub enum Receipt {
 
 /// The Expo client. A handle: clones share connections, gate, rate and coalescer.
 #[derive(Clone)]
-pub struct Expo {}
+pub struct Expo {
+    shared: Arc<Shared>,
+    send: Coalescer<Message, Result<Option<String>, Refusal>>,
+}
+
+/// What every call needs.
+struct Shared {
+    http: Http,
+    url: Url,
+    authorization: Option<HeaderValue>,
+    gate: Arc<Gate>,
+    rate: Rate,
+}
 
 impl Expo {
-    /// Makes the client; no request is made.
-    pub fn new(_config: &config::Expo) -> anyhow::Result<Expo> {
-        todo!()
+    /// Makes the client; no request is made. Errors name the configuration key that must change.
+    pub fn new(config: &config::Expo) -> anyhow::Result<Expo> {
+        let url = config.url.clone();
+        anyhow::ensure!(
+            matches!(url.scheme(), "http" | "https"),
+            "expo.url: `{}` is neither http nor https",
+            url.scheme()
+        );
+        let authorization = match &config.access_token {
+            None => None,
+            Some(token) => {
+                let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret().trim()))
+                    .ok()
+                    .context("expo.access_token (EXPO_ACCESS_TOKEN) holds characters that no token has")?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+        };
+        let http = Http::new(Provider::Expo, &url, config.timeout)?;
+        let gate = Arc::new(Gate::new(Provider::Expo));
+        let shared = Arc::new(Shared { http, url, authorization, gate, rate: Rate::new(config.rate) });
+        let sending = shared.clone();
+        let send = Coalescer::new(SEND, move |messages| {
+            let shared = sending.clone();
+            async move { send::send(&shared, messages).await }.boxed()
+        });
+        Ok(Expo { shared, send })
     }
 
-    /// Sends one notification and returns the ticket's id (`None`: accepted without one).
-    pub async fn send(&self, _push: Push) -> Result<Option<String>, Refusal> {
-        todo!()
-    }
-
-    /// Fetches receipts, in chunks of 300; ids without a receipt yet are absent from the answer.
-    pub async fn receipts(&self, _ids: &[String]) -> Result<HashMap<String, Receipt>, Failure> {
-        todo!()
+    /// Sends one notification and returns the ticket's id (`None`: accepted without one). A failure of kind `unknown` may
+    /// have been delivered. `Held(Backlog)`: the project's rate did not let it through within five seconds.
+    pub async fn send(&self, push: Push) -> Result<Option<String>, Refusal> {
+        let message = Message::new(push);
+        let weight = message.weight();
+        let lost =
+            |Lost| Refusal::Failed(Failure::new(FailureKind::Unknown, "lost", "the send ended without an answer"));
+        self.send.ask(message, weight).await.map_err(lost)?
     }
 
     /// Tells how many workers share the project's rate.
-    pub fn share_rate(&self, _workers: u32) {
-        todo!()
+    pub fn share_rate(&self, workers: u32) {
+        self.shared.rate.share(workers);
     }
 
     /// Returns the gate.
     pub fn gate(&self) -> &Arc<Gate> {
-        todo!()
+        &self.shared.gate
     }
-}
-
-/// Tells whether `token` looks like an Expo push token, by the rule of the official SDK's `isExpoPushToken`.
-pub fn is_push_token(_token: &str) -> bool {
-    todo!()
 }

@@ -7,3 +7,7 @@ pub mod ably;
 pub mod coalescer;
 pub mod expo;
 pub mod gate;
+
+mod parts;
+mod tries;
+mod http;

@@ -2,26 +2,35 @@
 //!
 //! Called by `worker` (claim, record, tickets), `cli` and `http` (reading). It keeps and finds; it decides nothing. Every
 //! call is bounded by a timeout; a lost database is [`StoreError::Unavailable`], never a wrong answer.
+//!
+//! Every statement takes one JSON text, so that a batch of a hundred rows is one statement on either database; each
+//! file below holds the texts for both beside the function that runs them.
 
+mod claims;
+mod ledger;
+mod letters;
+mod tickets;
+mod retention;
 pub mod users;
 
-use std::time::Duration;
+mod row;
+mod batch;
+mod database;
+mod connect;
+mod error;
 
-use crate::domain::ledger::{Books, Claim, Claimed, Entry, Letter, Ticket};
+use std::sync::Arc;
 
-/// Why a store call failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StoreError {
-    /// The database cannot be reached, is locked or too slow; the call may be repeated.
-    #[error("database unavailable: {0}")]
-    Unavailable(String),
-    /// Somebody must change something first: credentials, a missing database, a wrong query. Exit code 78.
-    #[error("{0}")]
-    Config(String),
-    /// The database refuses this very row.
-    #[error("database refused the row: {0}")]
-    Data(String),
-}
+use crate::{
+    domain::ledger::{Claim, Claimed, Entry, Letter, Ticket},
+    provider::coalescer::{Coalescer, Limits, Lost},
+};
+
+pub use error::StoreError;
+pub use letters::{LETTERS_AT_ONCE, LetterGroup};
+pub use retention::Forgotten;
+
+use database::Database;
 
 /// What to look for in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +41,7 @@ pub enum Find {
 }
 
 /// Which dead letters are meant; every field that is set must match.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct LetterFilter {
     pub id: Option<String>,
     pub reason: Option<String>,
@@ -40,6 +49,9 @@ pub struct LetterFilter {
     pub session: Option<String>,
     /// Only letters that failed before this, in milliseconds since the epoch.
     pub failed_before: Option<i64>,
+    /// Only letters with a smaller number: the next page of a listing.
+    pub below: Option<i64>,
+    /// At most this many; [`LETTERS_AT_ONCE`] when absent. Counting and grouping look at all of them.
     pub limit: Option<u32>,
 }
 
@@ -54,58 +66,86 @@ pub struct Record {
     pub letter: Option<Letter>,
 }
 
+/// Rows in one statement.
+const BATCH: usize = 100;
+/// Bytes of rows in one statement; dead letters carry bodies of up to 90 KiB.
+const BATCH_BYTES: usize = 2 * 1024 * 1024;
+/// What a row without letter weighs, roughly.
+const ROW_BYTES: usize = 2 * 1024;
+
 /// The ledger and what lies beside it. A handle: clones share the pool and the coalescers.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store {
+    db: Database,
+    worker: Arc<Worker>,
+    claims: Coalescer<Claim, Result<Claimed, StoreError>>,
+    records: Coalescer<Record, Result<(), StoreError>>,
+}
+
+/// Who we are in claims.
+struct Worker {
+    instance: String,
+    /// `<instance>/<start>`: names this very start.
+    owner: String,
+    /// Which of the sixteen counters of identities received is ours.
+    shard: u32,
+}
 
 impl Store {
-    /// Connects, applies migrations and announces this worker's start. `instance` names this worker in claims.
-    pub async fn open(_url: &str, _instance: &str) -> Result<Store, StoreError> {
-        todo!()
+    /// Connects, applies migrations and announces this worker's start, which voids the claims of earlier starts of the
+    /// same `instance` (on SQLite of every other start). `instance` names this worker in claims.
+    pub async fn open(url: &str, instance: &str) -> Result<Store, StoreError> {
+        let store = Store::connect_as(url, instance).await?;
+        store.announce().await?;
+        Ok(store)
     }
 
-    /// Claims an identity, in a batch with its neighbours.
-    pub async fn claim(&self, _claim: Claim) -> Result<Claimed, StoreError> {
-        todo!()
+    /// Connects and applies migrations without being a worker: for commands that read the ledger beside a running worker.
+    pub async fn connect(url: &str) -> Result<Store, StoreError> {
+        Store::connect_as(url, "command").await
     }
 
-    /// Writes a row and gives its claim up, in a batch with its neighbours.
-    pub async fn record(&self, _record: Record) -> Result<(), StoreError> {
-        todo!()
+    async fn connect_as(url: &str, instance: &str) -> Result<Store, StoreError> {
+        let db = Database::open(url).await?;
+        let shard = instance.bytes().map(u32::from).sum::<u32>() % 16;
+        let owner = format!("{instance}/{}", uuid::Uuid::new_v4());
+        let worker = Arc::new(Worker { instance: instance.to_owned(), owner, shard });
+        // SQLite has one writer: a second request would only wait for the first.
+        let requests = if db.is_sqlite() { 1 } else { 3 };
+        let limits = Limits { requests, items: BATCH, weight: BATCH_BYTES };
+        let (claiming, recording) = ((db.clone(), worker.clone()), (db.clone(), worker.clone()));
+        Ok(Store {
+            claims: Coalescer::new(limits, move |batch| {
+                let (db, worker) = claiming.clone();
+                Box::pin(claims::claim_batch(db, worker, batch))
+            }),
+            records: Coalescer::new(limits, move |batch| {
+                let (db, worker) = recording.clone();
+                Box::pin(ledger::record_batch(db, worker, batch))
+            }),
+            db,
+            worker,
+        })
     }
 
-    /// Says that this worker lives, and returns how many do.
-    pub async fn heartbeat(&self) -> Result<u32, StoreError> {
-        todo!()
+    /// Claims an identity, in a batch with its neighbours. A caller that gives up may have been granted the claim all the
+    /// same: [`Store::give_up`] it.
+    pub async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
+        self.claims.ask(claim, ROW_BYTES).await.unwrap_or_else(|Lost| Err(lost()))
     }
 
-    /// Finds rows, newest first.
-    pub async fn find(&self, _what: &Find, _limit: u32) -> Result<Vec<Entry>, StoreError> {
-        todo!()
+    /// Writes a row and gives its claim up, in a batch with its neighbours. Repeating it changes nothing.
+    pub async fn record(&self, record: Record) -> Result<(), StoreError> {
+        let letter = record.letter.as_ref().map_or(0, |letter| letter.body.len());
+        self.records.ask(record, ROW_BYTES + letter).await.unwrap_or_else(|Lost| Err(lost()))
     }
 
-    /// Counts identities by state.
-    pub async fn books(&self) -> Result<Books, StoreError> {
-        todo!()
+    /// Returns the name of this start in claims: `<instance>/<start>`.
+    pub fn owner(&self) -> &str {
+        &self.worker.owner
     }
+}
 
-    /// Lists dead letters, newest first.
-    pub async fn letters(&self, _filter: &LetterFilter) -> Result<Vec<Letter>, StoreError> {
-        todo!()
-    }
-
-    /// Adds letters found in the queue that the index does not know.
-    pub async fn add_letters(&self, _letters: Vec<Letter>) -> Result<(), StoreError> {
-        todo!()
-    }
-
-    /// Takes letters out of the index, because they were `replayed`, `dropped` or `removed`.
-    pub async fn end_letters(&self, _numbers: &[i64], _how: &str) -> Result<(), StoreError> {
-        todo!()
-    }
-
-    /// Deletes what is older than `retention` (ledger, tickets) and `dead_retention` (index), in small batches; returns rows deleted.
-    pub async fn prune(&self, _retention: Duration, _dead_retention: Duration) -> Result<u64, StoreError> {
-        todo!()
-    }
+fn lost() -> StoreError {
+    StoreError::Unavailable("the statement ended without an answer".to_owned())
 }

@@ -119,7 +119,7 @@ impl<B: Broker> Worker<B> {
     }
 
     /// Waits for what is in hand, at most the grace period.
-    async fn finish(&self) {
+    pub(super) async fn finish(&self) {
         self.state.tracker.close();
         if tokio::time::timeout(self.settings.grace, self.state.tracker.wait()).await.is_err() {
             tracing::warn!("the grace period is over; what is still in hand goes back to the broker");
@@ -153,11 +153,15 @@ impl<B: Broker> Worker<B> {
             Provider::Expo => self.expo.gate().clone(),
         };
         while !self.state.stop.is_cancelled() {
-            self.state.trouble.cleared().await;
+            tokio::select! {
+                () = self.state.stop.cancelled() => return,
+                () = self.state.trouble.cleared() => {}
+            }
+            let changed = gate.changed();
             match gate.admission() {
                 Admission::Shut(_) => tokio::select! {
                     () = self.state.stop.cancelled() => {}
-                    () = gate.changed() => {}
+                    () = changed => {}
                 },
                 Admission::Probe => {
                     self.drain_held(provider, &gate, 1).await;
@@ -179,6 +183,7 @@ impl<B: Broker> Worker<B> {
         };
         let Ok(mut consumer) = consumer else { return self.pause(HOLD_PAUSE).await };
         loop {
+            let changed = gate.changed();
             if gate.admission() != admitted || self.crowded(provider) {
                 break;
             }
@@ -186,7 +191,7 @@ impl<B: Broker> Worker<B> {
                 biased;
                 () = self.state.stop.cancelled() => break,
                 _ = self.state.trouble.raised() => break,
-                () = gate.changed() => {}
+                () = changed => {}
                 delivery = consumer.next() => match delivery {
                     Some(delivery) => {
                         let mut received = Received::read(delivery);

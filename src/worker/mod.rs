@@ -92,7 +92,6 @@ struct Received {
     at: Timestamp,
     entered: tokio::time::Instant,
     /// Dropped with the delivery, for whoever waits until it is settled.
-    #[expect(dead_code, reason = "only its drop is watched")]
     in_hand: Option<tokio::sync::oneshot::Sender<()>>,
 }
 

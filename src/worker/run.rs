@@ -8,13 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use secrecy::ExposeSecret;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Parts, Settings, State, Worker};
 use crate::{
     broker::{
         Broker, BrokerError,
-        amqp::{Amqp, AmqpOptions},
+        amqp::{Amqp, AmqpOptions, Role},
         topology::Topology,
     },
     config::{Config, OnUnknown, UsersUrl},
@@ -58,9 +59,11 @@ impl<B: Broker> Worker<B> {
         }
         let ended = self.intake().await;
         self.state.stop.cancel();
-        self.state.tracker.close();
-        let _ = tokio::time::timeout(Duration::from_secs(2), self.state.tracker.wait()).await;
-        self.store.farewell().await;
+        // Done already after an orderly stop; otherwise outcomes in hand still reach the ledger.
+        self.finish().await;
+        if let Err(error) = self.store.farewell().await {
+            tracing::debug!(%error, "the ledger was not told of the end; claims are void in ten seconds");
+        }
         self.broker.close().await;
         ended
     }
@@ -86,16 +89,16 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     config.complete().map_err(|problems| RunError::Config(problems.to_string()))?;
     let catalogue = config.catalogue.load().map_err(|problems| RunError::Config(problems.to_string()))?;
     let readiness = Readiness::default();
-    let stop = CancellationToken::new();
+    let (stop, served) = (CancellationToken::new(), CancellationToken::new());
     let pages = TaskTracker::new();
-    http::serve(&config.http, readiness.clone(), stop.clone(), &pages).await.map_err(RunError::Failed)?;
+    http::serve(&config.http, readiness.clone(), served.clone(), &pages).await.map_err(RunError::Failed)?;
     let signals = tokio::spawn(until_signal(stop.clone()));
 
     let work = async {
         let key = config.ably.key.as_ref().expect("complete() has seen the key");
         let ably = Ably::new(&config.ably, key).map_err(|error| RunError::Config(format!("{error:#}")))?;
         let expo = Expo::new(&config.expo).map_err(|error| RunError::Config(format!("{error:#}")))?;
-        let connect = async || Store::open(&config.store.url, &config.instance).await;
+        let connect = async || Store::open(config.store.url.expose_secret(), &config.instance).await;
         let Some(store) = patiently("the ledger", &readiness, &stop, connect).await? else { return Ok(()) };
         let users = match &config.users.url {
             UsersUrl::Url(url) => {
@@ -113,8 +116,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             dead_retention: config.dead.retention,
         };
         let options = AmqpOptions {
+            url: config.broker.url.clone(),
             ca_file: config.broker.ca_file.clone(),
-            ..AmqpOptions::worker(config.broker.url.clone(), &config.instance, topology.clone())
+            instance: config.instance.clone(),
+            topology: topology.clone(),
+            role: Role::Worker,
         };
         let worker = Worker::new(Parts {
             broker: Amqp::start(options),
@@ -136,8 +142,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let ended = work.await;
     stop.cancel();
     signals.abort();
+    // Last, so that readiness and metrics can be read while the worker drains.
+    served.cancel();
     pages.close();
-    let _ = tokio::time::timeout(Duration::from_secs(1), pages.wait()).await;
+    let _ = tokio::time::timeout(Duration::from_secs(3), pages.wait()).await;
     ended
 }
 

@@ -56,7 +56,7 @@ impl<B: Broker> Worker<B> {
         let mut attempts = Vec::new();
         for (key, at, took, outcome) in results {
             let provider = provider_of(&key);
-            metrics::counter!("herald_attempts_total", "provider" => provider.as_str(), "outcome" => outcome_name(&outcome))
+            metrics::counter!("herald_attempts_total", "provider" => provider.as_str(), "result" => outcome_name(&outcome))
                 .increment(1);
             apply(entry.targets.entry(key.clone()).or_default(), provider, &outcome);
             if let (Some(token), Some(user)) = (known.tokens.get(&key), &event.partner_id) {

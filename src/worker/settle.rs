@@ -290,7 +290,15 @@ impl Received {
 
     /// Returns a copy of the message with `marks`.
     fn copy(&self, marks: &Marks) -> Message {
-        marks.copy(&self.delivery.message)
+        let mut copied = self.delivery.message.copy();
+        let mut marks = marks.clone();
+        if let Some(bytes) = copied.dropped_headers {
+            let error = marks.error.unwrap_or_default();
+            marks.error =
+                Some(format!("{error} (the message's own headers, {bytes} bytes, were too large to travel on)"));
+        }
+        marks.write(&mut copied.message);
+        copied.message
     }
 }
 

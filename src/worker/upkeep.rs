@@ -52,7 +52,7 @@ impl<B: Broker> Worker<B> {
             let open = gate.state().shut.is_none();
             metrics::gauge!("herald_provider_open", "provider" => provider.as_str()).set(f64::from(u8::from(open)));
         }
-        for queue in self.topology.queues() {
+        for queue in self.topology.queues().into_iter().map(|queue| queue.name) {
             if let Ok(depth) = self.broker.depth(&queue).await {
                 metrics::gauge!("herald_queue_ready", "queue" => queue).set(depth.ready as f64);
             }
@@ -98,7 +98,7 @@ impl<B: Broker> Worker<B> {
 
     async fn letters_differ(&self) -> anyhow::Result<bool> {
         let depth = self.broker.depth(&self.topology.dead()).await?;
-        Ok(depth.ready != u64::try_from(self.store.letter_count().await?).unwrap_or(0))
+        Ok(depth.ready != u64::try_from(self.store.letter_count(&LetterFilter::default()).await?).unwrap_or(0))
     }
 
     /// Reads the dead-letter queue once: letters the index does not know are added, those that are gone end as removed.
@@ -108,7 +108,7 @@ impl<B: Broker> Worker<B> {
             known.entry(key(&letter)).or_default().push(letter.number);
         }
         let mut unknown = Vec::new();
-        sweep::sweep(&self.broker, &self.topology.dead(), async |delivery| {
+        sweep::sweep(&self.broker, &self.topology.dead(), |delivery| {
             let letter = found_letter(&delivery.message);
             match known.get_mut(&key(&letter)).and_then(Vec::pop) {
                 Some(_) => {}

@@ -7,4 +7,9 @@
 
 mod config;
 mod http;
+mod broker;
+mod relay;
 mod support;
+mod store;
+mod sandbox;
+mod clients;

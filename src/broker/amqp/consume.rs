@@ -95,7 +95,7 @@ impl Walk {
         Ok(got.map(|got| taken(got.delivery, &self.queue)))
     }
 
-    /// Closes the channel; what was taken and not settled goes back to its place.
+    /// Closes the channel; what was taken and not settled goes back to the head of the queue, in no particular order.
     pub async fn close(self) {
         close(&self.channel, &self.session).await;
     }

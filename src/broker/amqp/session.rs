@@ -88,7 +88,8 @@ impl Session {
                     break "the connection is gone".to_owned();
                 },
                 event = events.next() => match event {
-                    Some(Event::Error(error)) => break error::words(&error),
+                    // The end of one channel is told here too.
+                    Some(Event::Error(error)) if error::soft(&error).is_none() => break error::words(&error),
                     Some(Event::ConnectionBlocked(reason)) => {
                         self.blocked.store(true, Ordering::Relaxed);
                         tracing::warn!(reason = crate::domain::redact(&reason), "the broker blocks publishing");

@@ -239,7 +239,8 @@ impl Difference {
 impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Difference { argument, received, current } = self;
-        write!(f, "argument {argument} is `{current}` on the broker, herald needs `{received}`")
+        let word = |value: &str| if value == "none" { "not set".to_owned() } else { format!("`{value}`") };
+        write!(f, "argument {argument} is {} on the broker, herald needs it {}", word(current), word(received))
     }
 }
 

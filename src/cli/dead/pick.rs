@@ -82,7 +82,7 @@ impl Picked {
 
 /// Returns when the letter's own `expiresAt` is.
 fn expires(letter: &Letter, body: &[u8]) -> Option<Timestamp> {
-    let meta = Meta { content_type: letter.content_type.as_deref(), message_id: Some(&letter.id) };
+    let meta = Meta { message_id: Some(&letter.id) };
     event::decode(body, &meta).ok()?.expires_at
 }
 

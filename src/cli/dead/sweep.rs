@@ -3,6 +3,7 @@
 //! A letter's replacement is confirmed before the index hears of it, and the index before the letter is acknowledged: a
 //! crash in between leaves the letter twice, never gone.
 
+use futures::FutureExt;
 use jiff::Timestamp;
 
 use crate::{
@@ -94,19 +95,22 @@ async fn walk<B: Broker>(
     store: &Store,
     mut picked: Picked,
     rate: Option<u32>,
-    how: &str,
+    how: &'static str,
     act: impl Fn(&Message) -> Verdict,
 ) -> Result<Swept, Stop> {
     let queue = connect::topology(config).dead();
     let bar = output::progress(broker.depth(&queue).await?.ready, "dead letters");
-    let decide = async |delivery: &Delivery| {
+    let decide = |delivery: &Delivery| {
         bar.inc(1);
         match picked.take(&delivery.message) {
             Some(number) => (act(&delivery.message), number),
             None => (Verdict::Keep, 0),
         }
     };
-    let settle = async |numbers: Vec<i64>| store.end_letters(&numbers, how).await.map_err(Stop::from);
+    let settle = |numbers: Vec<i64>| {
+        let store = store.clone();
+        async move { store.end_letters(&numbers, how).await.map_err(Stop::from) }.boxed()
+    };
     let swept = sweep_and(broker, &queue, rate, decide, settle).await;
     bar.finish_and_clear();
     swept

@@ -1,0 +1,42 @@
+# Two targets do everything on a fresh machine: demo and test. GNU make 3.81 (macOS) is enough.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test build check lint run sandbox services image clean
+
+# The value of a variable that was given on make's command line, quoted for the shell; what the environment says does not count.
+given = $(if $(filter command,$(firstword $(origin $(1)))),'$(subst ','\'',$($(1)))')
+
+help: ## show this
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: ## play the main job end to end; EXIT=1 ends afterwards, AMQP_URL=... takes a real RabbitMQ
+	@scripts/demo $(if $(call given,EXIT),--exit) $(if $(call given,AMQP_URL),--amqp-url $(call given,AMQP_URL))
+
+test: ## run all tests with RabbitMQ and PostgreSQL; TEST=name picks some, ARGS=... goes to cargo test
+	@scripts/test $(call given,TEST) $(if $(call given,ARGS),$(ARGS))
+
+build: ## build the release binary
+	@scripts/tools cc rust
+	cargo build --locked --release
+
+lint: check
+check: ## formatting, clippy and rustdoc, warnings are errors
+	@scripts/tools cc rust lint
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
+
+run: ## run the worker with config/herald.toml and the environment
+	cargo run --locked -- run
+
+sandbox: ## run a local Ably and Expo to develop against
+	cargo run --locked -- sandbox
+
+services: ## start a private RabbitMQ and PostgreSQL and print their addresses, until Ctrl-C
+	@scripts/with-services bash -c 'env | sed -n "s/^\(HERALD_TEST_[A-Z_]*\)=\(.*\)/export \1=\"\2\"/p"; while sleep 3600; do :; done'
+
+image: ## build the container image with buildah
+	@scripts/image
+
+clean: ## remove what was built
+	cargo clean

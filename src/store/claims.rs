@@ -1,0 +1,210 @@
+//! Claims and the workers behind them: who is at an event, and who still lives.
+//!
+//! Called through [`Store::claim`] by the worker's third stop, and by its heartbeat. A claim is never a mark that an event
+//! was seen: it only says who is at it. Time is the database's clock throughout.
+
+use std::{collections::HashMap, sync::Arc};
+
+use futures::future::BoxFuture;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::domain::ledger::{Claim, Claimed};
+
+use super::{
+    Store, StoreError, Worker, batch,
+    database::{Database, Statement},
+    row::{EventRow, write},
+};
+
+/// A claim holds while its owner lives, but not over thirty minutes (1800000 ms): by then RabbitMQ has taken the delivery
+/// away from it, and a claim whose answer was lost must not keep an event from everybody for ever. An owner that ended in
+/// order, or whose claim has merely grown old, did not die of the event.
+const CLAIM: Statement = Statement {
+    name: "claim",
+    writes: true,
+    sqlite: &[
+        "INSERT INTO events AS e (identity, event_id, session_id, partner_id, event, fingerprint, state, attempt, replay,
+            first_seen, updated_at, expires_at, owner, claimed_at)
+        SELECT c.value->>'identity', c.value->>'event_id', c.value->>'session_id', c.value->>'partner_id',
+            c.value->>'event', c.value->>'fingerprint', 'waiting', c.value->>'attempt', c.value->>'replay',
+            c.value->>'first_seen', c.value->>'first_seen', c.value->>'expires_at', $1->>'owner', clock.ms
+        FROM json_each($1, '$.claims') AS c, clock WHERE true
+        ON CONFLICT (identity) DO UPDATE SET version = e.version + 1, (owner, claimed_at, crashes) = (
+            SELECT CASE WHEN fate.held THEN e.owner ELSE excluded.owner END,
+                CASE WHEN fate.held THEN e.claimed_at ELSE excluded.claimed_at END,
+                e.crashes + CASE WHEN fate.died THEN 1 ELSE 0 END
+            FROM (SELECT
+                e.owner <> excluded.owner AND e.claimed_at > excluded.claimed_at - 1800000
+                    AND e.owner IN (SELECT owner FROM living_workers) AS held,
+                e.owner <> excluded.owner AND e.owner NOT IN (SELECT owner FROM living_workers)
+                    AND e.owner NOT IN (SELECT owner FROM workers WHERE ended = 'left') AS died) AS fate)
+        RETURNING *",
+        "UPDATE received SET total = total + (
+            SELECT count(*) FROM json_each($1, '$.claims') AS c
+            JOIN events AS e ON e.identity = c.value->>'identity' WHERE e.version = 1)
+        WHERE shard = $1->>'shard'",
+    ],
+    postgres: "WITH claimed AS (
+        INSERT INTO events AS e (identity, event_id, session_id, partner_id, event, fingerprint, state, attempt, replay,
+            first_seen, updated_at, expires_at, owner, claimed_at)
+        SELECT c.identity, c.event_id, c.session_id, c.partner_id, c.event, c.fingerprint, 'waiting', c.attempt, c.replay,
+            c.first_seen, c.first_seen, c.expires_at, $1::json->>'owner', clock.ms
+        FROM json_to_recordset($1::json->'claims') AS c (identity text, event_id text, session_id text, partner_id text,
+            event text, fingerprint text, attempt bigint, replay bigint, first_seen bigint, expires_at bigint), clock
+        ORDER BY c.identity
+        ON CONFLICT (identity) DO UPDATE SET version = e.version + 1, (owner, claimed_at, crashes) = (
+            SELECT CASE WHEN fate.held THEN e.owner ELSE excluded.owner END,
+                CASE WHEN fate.held THEN e.claimed_at ELSE excluded.claimed_at END,
+                e.crashes + CASE WHEN fate.died THEN 1 ELSE 0 END
+            FROM (SELECT
+                e.owner <> excluded.owner AND e.claimed_at > excluded.claimed_at - 1800000
+                    AND e.owner IN (SELECT owner FROM living_workers) AS held,
+                e.owner <> excluded.owner AND e.owner NOT IN (SELECT owner FROM living_workers)
+                    AND e.owner NOT IN (SELECT owner FROM workers WHERE ended = 'left') AS died) AS fate)
+        RETURNING *
+    ), counted AS (
+        UPDATE received SET total = total + (SELECT count(*) FROM claimed WHERE version = 1)
+        WHERE shard = ($1::json->>'shard')::bigint AND EXISTS (SELECT 1 FROM claimed WHERE version = 1)
+    )
+    SELECT * FROM claimed",
+};
+
+const GIVE_UP: Statement = Statement {
+    name: "give_up",
+    writes: true,
+    sqlite: &["UPDATE events SET owner = NULL, claimed_at = NULL
+        WHERE identity IN (SELECT value FROM json_each($1, '$.identities')) AND owner = $1->>'owner'"],
+    postgres: "UPDATE events SET owner = NULL, claimed_at = NULL
+        WHERE identity = ANY (ARRAY(SELECT json_array_elements_text($1::json->'identities'))) AND owner = $1::json->>'owner'",
+};
+
+const ANNOUNCE: Statement = Statement {
+    name: "announce",
+    writes: true,
+    sqlite: &[
+        "UPDATE workers SET ended = 'superseded' WHERE ended IS NULL AND owner <> $1->>'owner'",
+        "INSERT INTO workers (owner, instance, started_at, beat_at)
+        SELECT $1->>'owner', $1->>'instance', ms, ms FROM clock WHERE true ON CONFLICT (owner) DO NOTHING",
+    ],
+    postgres: "WITH earlier AS (
+        UPDATE workers SET ended = 'superseded'
+        WHERE ended IS NULL AND instance = $1::json->>'instance' AND owner <> $1::json->>'owner'
+    )
+    INSERT INTO workers (owner, instance, started_at, beat_at)
+    SELECT $1::json->>'owner', $1::json->>'instance', ms, ms FROM clock ON CONFLICT (owner) DO NOTHING",
+};
+
+const HEARTBEAT: Statement = Statement {
+    name: "heartbeat",
+    writes: true,
+    sqlite: &[
+        "INSERT INTO workers (owner, instance, started_at, beat_at)
+        SELECT $1->>'owner', $1->>'instance', ms, ms FROM clock WHERE true
+        ON CONFLICT (owner) DO UPDATE SET beat_at = excluded.beat_at",
+        "SELECT ended, (SELECT count(*) FROM living_workers WHERE owner <> $1->>'owner') + 1 AS living
+        FROM workers WHERE owner = $1->>'owner'",
+    ],
+    postgres: "WITH beat AS (
+        INSERT INTO workers (owner, instance, started_at, beat_at)
+        SELECT $1::json->>'owner', $1::json->>'instance', ms, ms FROM clock
+        ON CONFLICT (owner) DO UPDATE SET beat_at = excluded.beat_at RETURNING ended
+    )
+    SELECT ended, (SELECT count(*) FROM living_workers WHERE owner <> $1::json->>'owner') + 1 AS living FROM beat",
+};
+
+const FAREWELL: Statement = Statement {
+    name: "farewell",
+    writes: true,
+    sqlite: &["UPDATE workers SET ended = 'left' WHERE owner = $1->>'owner'"],
+    postgres: "UPDATE workers SET ended = 'left' WHERE owner = $1::json->>'owner'",
+};
+
+#[derive(Serialize)]
+struct Parameter<'a> {
+    owner: &'a str,
+    shard: u32,
+    claims: &'a [Claim],
+}
+
+/// A row as a claim left it.
+#[derive(sqlx::FromRow)]
+struct ClaimedRow {
+    #[sqlx(flatten)]
+    row: EventRow,
+    owner: Option<String>,
+    version: i64,
+}
+
+/// Claims a batch; one answer per claim, in order.
+pub(super) async fn claim_batch(
+    db: Database,
+    worker: Arc<Worker>,
+    claims: Vec<Claim>,
+) -> Vec<Result<Claimed, StoreError>> {
+    let run = |part: &[Claim]| -> BoxFuture<'static, Result<Vec<_>, StoreError>> {
+        let (db, worker) = (db.clone(), worker.clone());
+        let parameter = write(&Parameter { owner: &worker.owner, shard: worker.shard, claims: part });
+        let identities: Vec<String> = part.iter().map(|claim| claim.identity.clone()).collect();
+        Box::pin(async move {
+            let rows = db.call_text::<ClaimedRow>(&CLAIM, &parameter?).await?;
+            let mut rows: HashMap<String, ClaimedRow> =
+                rows.into_iter().map(|row| (row.row.identity().to_owned(), row)).collect();
+            Ok(identities.iter().map(|identity| answer(&worker, rows.remove(identity))).collect())
+        })
+    };
+    let answers = batch::each(claims, |claim| &claim.identity, run).await;
+    answers.into_iter().map(|answer| answer.and_then(std::convert::identity)).collect()
+}
+
+fn answer(worker: &Worker, row: Option<ClaimedRow>) -> Result<Claimed, StoreError> {
+    let row = row.ok_or_else(|| StoreError::Data("the claim returned no row".to_owned()))?;
+    match row.owner {
+        Some(owner) if owner != worker.owner => Ok(Claimed::Foreign { owner }),
+        _ => Ok(Claimed::Granted { first: row.version == 1, entry: Box::new(row.row.entry()?) }),
+    }
+}
+
+impl Store {
+    /// Gives claims up without writing anything else: for events that leave this worker without an outcome (their delivery
+    /// is lost, or the answer to the claim was).
+    pub async fn give_up(&self, identities: &[String]) -> Result<(), StoreError> {
+        for identities in identities.chunks(super::BATCH) {
+            let parameter = json!({ "owner": self.worker.owner, "identities": identities });
+            self.db.call::<()>(&GIVE_UP, &parameter).await?;
+        }
+        Ok(())
+    }
+
+    /// Announces this start and voids the claims of earlier ones.
+    pub(super) async fn announce(&self) -> Result<(), StoreError> {
+        self.db.call::<()>(&ANNOUNCE, &self.who()).await?;
+        Ok(())
+    }
+
+    /// Says that this worker lives, and returns how many do, itself included. Fails with [`StoreError::Config`] when another
+    /// start has taken its place: the same `instance`, or any second worker on SQLite.
+    pub async fn heartbeat(&self) -> Result<u32, StoreError> {
+        let rows: Vec<(Option<String>, i64)> = self.db.call(&HEARTBEAT, &self.who()).await?;
+        match rows.into_iter().next() {
+            Some((Some(ended), _)) if ended == "superseded" => Err(StoreError::Config(match self.db.is_sqlite() {
+                true => {
+                    "store.url: another worker took over this SQLite file: several workers need PostgreSQL".to_owned()
+                }
+                false => format!("instance: another worker runs as `{}`: names must differ", self.worker.instance),
+            })),
+            Some((_, living)) => Ok(u32::try_from(living).unwrap_or(u32::MAX)),
+            None => Err(StoreError::Unavailable("the heartbeat returned no row".to_owned())),
+        }
+    }
+
+    /// Says that this worker ends in order: what it still claims is free at once and no crash is counted.
+    pub async fn farewell(&self) -> Result<(), StoreError> {
+        self.db.call::<()>(&FAREWELL, &self.who()).await?;
+        Ok(())
+    }
+
+    fn who(&self) -> serde_json::Value {
+        json!({ "owner": self.worker.owner, "instance": self.worker.instance })
+    }
+}

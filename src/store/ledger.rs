@@ -1,0 +1,207 @@
+//! The ledger's rows: written whole at the end of an attempt, found again by id, user or session, counted for the books.
+//!
+//! Called through [`Store::record`] by the worker's last stop, and by `explain`, `status` and the page. Rows are never
+//! merged here: what is written is what the worker says.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::domain::ledger::{Books, Entry, State, Ticket};
+
+use super::{
+    Find, Record, Store, StoreError, Worker, batch,
+    database::{Database, Statement},
+    row::{EventRow, LetterRow, write},
+};
+
+/// A claim taken by somebody else in the meantime stays theirs.
+const RECORD: Statement = Statement {
+    name: "record",
+    writes: true,
+    sqlite: &[
+        "INSERT INTO events AS e (identity, event_id, session_id, partner_id, event, fingerprint, state, reason, detail,
+            via, route, attempt, replay, queue, first_seen, updated_at, next_at, expires_at, crashes, repeats, id_reused,
+            evidence, targets, attempts)
+        SELECT n.value->>'identity', n.value->>'event_id', n.value->>'session_id', n.value->>'partner_id',
+            n.value->>'event', n.value->>'fingerprint', n.value->>'state', n.value->>'reason', n.value->>'detail',
+            n.value->>'via', n.value->>'route', n.value->>'attempt', n.value->>'replay', n.value->>'queue',
+            n.value->>'first_seen', n.value->>'updated_at', n.value->>'next_at', n.value->>'expires_at',
+            n.value->>'crashes', n.value->>'repeats', n.value->>'id_reused',
+            n.value->>'evidence', n.value->>'targets', n.value->>'attempts'
+        FROM json_each($1, '$.entries') AS n WHERE true
+        ON CONFLICT (identity) DO UPDATE SET event_id = excluded.event_id, session_id = excluded.session_id,
+            partner_id = excluded.partner_id, event = excluded.event, fingerprint = excluded.fingerprint,
+            state = excluded.state, reason = excluded.reason, detail = excluded.detail, via = excluded.via,
+            route = excluded.route, attempt = excluded.attempt, replay = excluded.replay, queue = excluded.queue,
+            first_seen = excluded.first_seen, updated_at = excluded.updated_at, next_at = excluded.next_at,
+            expires_at = excluded.expires_at, crashes = excluded.crashes, repeats = excluded.repeats,
+            id_reused = excluded.id_reused, evidence = excluded.evidence, targets = excluded.targets,
+            attempts = excluded.attempts, owner = nullif(e.owner, $1->>'owner'), version = e.version + 1",
+        // A row that had vanished is a first sight again.
+        "UPDATE received SET total = total + (
+            SELECT count(*) FROM json_each($1, '$.entries') AS n
+            JOIN events AS e ON e.identity = n.value->>'identity' WHERE e.version = 1)
+        WHERE shard = $1->>'shard'",
+        "INSERT INTO tickets (id, identity, target, user_id, token, sent_at)
+        SELECT value->>'id', value->>'identity', value->>'target', value->>'user_id', value->>'token', value->>'sent_at'
+        FROM json_each($1, '$.tickets') WHERE true
+        ON CONFLICT (id) DO NOTHING",
+        super::letters::INSERT_SQLITE,
+    ],
+    postgres: "WITH recorded AS (
+        INSERT INTO events AS e (identity, event_id, session_id, partner_id, event, fingerprint, state, reason, detail,
+            via, route, attempt, replay, queue, first_seen, updated_at, next_at, expires_at, crashes, repeats, id_reused,
+            evidence, targets, attempts)
+        SELECT identity, event_id, session_id, partner_id, event, fingerprint, state, reason, detail,
+            via, route, attempt, replay, queue, first_seen, updated_at, next_at, expires_at, crashes, repeats, id_reused,
+            evidence, targets, attempts
+        FROM json_to_recordset($1::json->'entries') AS n (identity text, event_id text, session_id text, partner_id text,
+            event text, fingerprint text, state text, reason text, detail text, via text, route text, attempt bigint,
+            replay bigint, queue text, first_seen bigint, updated_at bigint, next_at bigint, expires_at bigint,
+            crashes bigint, repeats bigint, id_reused bigint, evidence text, targets text, attempts text)
+        ORDER BY identity
+        ON CONFLICT (identity) DO UPDATE SET event_id = excluded.event_id, session_id = excluded.session_id,
+            partner_id = excluded.partner_id, event = excluded.event, fingerprint = excluded.fingerprint,
+            state = excluded.state, reason = excluded.reason, detail = excluded.detail, via = excluded.via,
+            route = excluded.route, attempt = excluded.attempt, replay = excluded.replay, queue = excluded.queue,
+            first_seen = excluded.first_seen, updated_at = excluded.updated_at, next_at = excluded.next_at,
+            expires_at = excluded.expires_at, crashes = excluded.crashes, repeats = excluded.repeats,
+            id_reused = excluded.id_reused, evidence = excluded.evidence, targets = excluded.targets,
+            attempts = excluded.attempts, owner = nullif(e.owner, $1::json->>'owner'), version = e.version + 1
+        RETURNING e.version
+    ), counted AS (
+        UPDATE received SET total = total + (SELECT count(*) FROM recorded WHERE version = 1)
+        WHERE shard = ($1::json->>'shard')::bigint AND EXISTS (SELECT 1 FROM recorded WHERE version = 1)
+    ), ticketed AS (
+        INSERT INTO tickets (id, identity, target, user_id, token, sent_at)
+        SELECT id, identity, target, user_id, token, sent_at
+        FROM json_to_recordset($1::json->'tickets') AS t (id text, identity text, target text, user_id text, token text,
+            sent_at bigint)
+        ON CONFLICT (id) DO NOTHING
+    )
+    INSERT INTO dead_letters (id, identity, session_id, partner_id, event, reason, error, route, attempt, replay,
+        failed_at, first_seen, content_type, body_bytes, headers, body)
+    SELECT id, identity, session_id, partner_id, event, reason, error, route, attempt, replay,
+        failed_at, first_seen, content_type, body_bytes, headers, body
+    FROM json_to_recordset($1::json->'letters') AS l (id text, identity text, session_id text, partner_id text,
+        event text, reason text, error text, route text, attempt bigint, replay bigint, failed_at bigint,
+        first_seen bigint, content_type text, body_bytes bigint, headers text, body text)
+    ON CONFLICT (id, identity, replay, failed_at) DO UPDATE SET ended = NULL, ended_at = NULL,
+        headers = excluded.headers, body = excluded.body
+    WHERE dead_letters.ended IS NOT NULL",
+};
+
+const FIND_ID: Statement = Statement {
+    name: "find_id",
+    writes: false,
+    sqlite: &["SELECT * FROM events WHERE event_id = $1->>'key' ORDER BY first_seen DESC LIMIT $1->>'limit'"],
+    postgres: "SELECT * FROM events WHERE event_id = $1::json->>'key'
+        ORDER BY first_seen DESC LIMIT ($1::json->>'limit')::bigint",
+};
+
+const FIND_USER: Statement = Statement {
+    name: "find_user",
+    writes: false,
+    sqlite: &["SELECT * FROM events WHERE partner_id = $1->>'key' ORDER BY first_seen DESC LIMIT $1->>'limit'"],
+    postgres: "SELECT * FROM events WHERE partner_id = $1::json->>'key'
+        ORDER BY first_seen DESC LIMIT ($1::json->>'limit')::bigint",
+};
+
+const FIND_SESSION: Statement = Statement {
+    name: "find_session",
+    writes: false,
+    sqlite: &["SELECT * FROM events WHERE session_id = $1->>'key' ORDER BY first_seen DESC LIMIT $1->>'limit'"],
+    postgres: "SELECT * FROM events WHERE session_id = $1::json->>'key'
+        ORDER BY first_seen DESC LIMIT ($1::json->>'limit')::bigint",
+};
+
+/// One statement, so that counter and rows are of the same moment.
+const BOOKS: Statement = Statement {
+    name: "books",
+    writes: false,
+    sqlite: &["SELECT 'received' AS state, NULL AS via, NULL AS reason, sum(total) AS n, 0 AS repeats, 0 AS id_reused
+        FROM received
+        UNION ALL
+        SELECT state, via, CASE WHEN state IN ('skipped', 'dead') THEN reason END, count(*), sum(repeats), sum(id_reused)
+        FROM events GROUP BY 1, 2, 3"],
+    postgres: "SELECT 'received' AS state, NULL AS via, NULL AS reason, sum(total)::bigint AS n, 0::bigint AS repeats,
+            0::bigint AS id_reused
+        FROM received
+        UNION ALL
+        SELECT state, via, CASE WHEN state IN ('skipped', 'dead') THEN reason END, count(*), sum(repeats)::bigint,
+            sum(id_reused)::bigint
+        FROM events GROUP BY 1, 2, 3",
+};
+
+#[derive(Serialize)]
+struct Parameter<'a> {
+    owner: &'a str,
+    shard: u32,
+    entries: Vec<EventRow>,
+    tickets: Vec<&'a Ticket>,
+    letters: Vec<LetterRow>,
+}
+
+fn parameter(worker: &Worker, records: &[Record]) -> Result<String, StoreError> {
+    write(&Parameter {
+        owner: &worker.owner,
+        shard: worker.shard,
+        entries: records.iter().map(|record| EventRow::new(&record.entry)).collect::<Result<_, _>>()?,
+        tickets: records.iter().flat_map(|record| &record.tickets).collect(),
+        letters: records.iter().filter_map(|record| record.letter.as_ref()).map(LetterRow::new).collect(),
+    })
+}
+
+/// Writes a batch; one answer per record, in order.
+pub(super) async fn record_batch(
+    db: Database,
+    worker: Arc<Worker>,
+    records: Vec<Record>,
+) -> Vec<Result<(), StoreError>> {
+    let run = |part: &[Record]| -> BoxFuture<'static, Result<Vec<()>, StoreError>> {
+        let (db, count) = (db.clone(), part.len());
+        let parameter = parameter(&worker, part);
+        Box::pin(async move {
+            db.call_text::<()>(&RECORD, &parameter?).await?;
+            Ok(vec![(); count])
+        })
+    };
+    batch::each(records, |record| &record.entry.identity, run).await
+}
+
+impl Store {
+    /// Finds rows, those first seen last before the others, at most `limit`.
+    pub async fn find(&self, what: &Find, limit: u32) -> Result<Vec<Entry>, StoreError> {
+        let (statement, key) = match what {
+            Find::Id(id) => (&FIND_ID, id),
+            Find::User(user) => (&FIND_USER, user),
+            Find::Session(session) => (&FIND_SESSION, session),
+        };
+        let rows: Vec<EventRow> = self.db.call(statement, &json!({ "key": key, "limit": limit })).await?;
+        rows.into_iter().map(EventRow::entry).collect()
+    }
+
+    /// Counts identities by state. `received` is a counter kept at first sight, not the sum of the rest, so that
+    /// [`Books::closed`] can tell. Pruning and forgetting take from both.
+    pub async fn books(&self) -> Result<Books, StoreError> {
+        type Row = (String, Option<String>, Option<String>, i64, i64, i64);
+        let rows: Vec<Row> = self.db.call(&BOOKS, &json!({})).await?;
+        let mut books = Books::default();
+        for (state, via, reason, count, repeats, id_reused) in rows {
+            books.repeats += repeats;
+            books.id_reused += id_reused;
+            let unnamed = || "unknown".to_owned();
+            match State::parse(&state) {
+                Some(State::Waiting) => books.waiting += count,
+                Some(State::Done) => *books.done.entry(via.unwrap_or_else(unnamed)).or_default() += count,
+                Some(State::Skipped) => *books.skipped.entry(reason.unwrap_or_else(unnamed)).or_default() += count,
+                Some(State::Dead) => *books.dead.entry(reason.unwrap_or_else(unnamed)).or_default() += count,
+                None => books.received = count,
+            }
+        }
+        Ok(books)
+    }
+}

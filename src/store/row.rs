@@ -1,0 +1,196 @@
+//! Rows of the ledger and of the dead-letter index as the databases see them, in both directions.
+//!
+//! Called by the files that run statements. Rows go in as JSON and come back as columns; evidence, targets, attempts and
+//! headers are texts inside, which no database looks into.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::domain::ledger::{Entry, Letter, State, Via};
+
+use super::StoreError;
+
+/// One row of `events`, without its claim.
+#[derive(Serialize, sqlx::FromRow)]
+pub(super) struct EventRow {
+    identity: String,
+    event_id: String,
+    session_id: Option<String>,
+    partner_id: Option<String>,
+    event: Option<String>,
+    fingerprint: String,
+    state: String,
+    reason: Option<String>,
+    detail: Option<String>,
+    via: Option<String>,
+    route: Option<String>,
+    attempt: i64,
+    replay: i64,
+    queue: Option<String>,
+    first_seen: i64,
+    updated_at: i64,
+    next_at: Option<i64>,
+    expires_at: i64,
+    crashes: i64,
+    repeats: i64,
+    id_reused: i64,
+    evidence: String,
+    targets: String,
+    attempts: String,
+}
+
+impl EventRow {
+    /// Returns the row of `entry`.
+    pub fn new(entry: &Entry) -> Result<EventRow, StoreError> {
+        Ok(EventRow {
+            identity: entry.identity.clone(),
+            event_id: entry.event_id.clone(),
+            session_id: entry.session_id.clone(),
+            partner_id: entry.partner_id.clone(),
+            event: entry.event.clone(),
+            fingerprint: entry.fingerprint.clone(),
+            state: entry.state.as_str().to_owned(),
+            reason: entry.reason.clone(),
+            detail: entry.detail.clone(),
+            via: entry.via.map(|via| via.as_str().to_owned()),
+            route: entry.route.clone(),
+            attempt: entry.attempt.into(),
+            replay: entry.replay.into(),
+            queue: entry.queue.clone(),
+            first_seen: entry.first_seen,
+            updated_at: entry.updated_at,
+            next_at: entry.next_at,
+            expires_at: entry.expires_at,
+            crashes: entry.crashes.into(),
+            repeats: entry.repeats.into(),
+            id_reused: entry.id_reused.into(),
+            evidence: write(&entry.evidence)?,
+            targets: write(&entry.targets)?,
+            attempts: write(&entry.attempts)?,
+        })
+    }
+
+    /// Returns the key of the row.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// Returns the entry the row stands for; fails on a row that no herald wrote.
+    pub fn entry(self) -> Result<Entry, StoreError> {
+        let state = State::parse(&self.state).ok_or_else(|| {
+            StoreError::Data(format!("row `{}` has the unknown state `{}`", self.identity, self.state))
+        })?;
+        let via = self.via.map(|via| read::<Via>(&self.identity, &format!("\"{via}\""))).transpose()?;
+        Ok(Entry {
+            evidence: read(&self.identity, &self.evidence)?,
+            targets: read(&self.identity, &self.targets)?,
+            attempts: read(&self.identity, &self.attempts)?,
+            identity: self.identity,
+            event_id: self.event_id,
+            session_id: self.session_id,
+            partner_id: self.partner_id,
+            event: self.event,
+            fingerprint: self.fingerprint,
+            state,
+            reason: self.reason,
+            detail: self.detail,
+            via,
+            route: self.route,
+            attempt: small(self.attempt),
+            replay: small(self.replay),
+            queue: self.queue,
+            first_seen: self.first_seen,
+            updated_at: self.updated_at,
+            next_at: self.next_at,
+            expires_at: self.expires_at,
+            crashes: small(self.crashes),
+            repeats: small(self.repeats),
+            id_reused: small(self.id_reused),
+        })
+    }
+}
+
+/// One row of `dead_letters` that lies in the queue.
+#[derive(Serialize, sqlx::FromRow)]
+pub(super) struct LetterRow {
+    number: i64,
+    id: String,
+    /// Empty: none.
+    identity: String,
+    session_id: Option<String>,
+    partner_id: Option<String>,
+    event: Option<String>,
+    reason: String,
+    error: String,
+    route: Option<String>,
+    attempt: i64,
+    replay: i64,
+    failed_at: i64,
+    first_seen: Option<i64>,
+    content_type: Option<String>,
+    body_bytes: i64,
+    headers: String,
+    body: String,
+}
+
+impl LetterRow {
+    /// Returns the row of `letter`.
+    pub fn new(letter: &Letter) -> LetterRow {
+        let letter = letter.clone();
+        LetterRow {
+            number: letter.number,
+            id: letter.id,
+            identity: letter.identity.unwrap_or_default(),
+            session_id: letter.session_id,
+            partner_id: letter.partner_id,
+            event: letter.event,
+            reason: letter.reason,
+            error: letter.error,
+            route: letter.route,
+            attempt: letter.attempt.into(),
+            replay: letter.replay.into(),
+            failed_at: letter.failed_at,
+            first_seen: letter.first_seen,
+            content_type: letter.content_type,
+            body_bytes: letter.body_bytes,
+            headers: letter.headers.to_string(),
+            body: letter.body,
+        }
+    }
+
+    /// Returns the letter the row stands for.
+    pub fn letter(self) -> Result<Letter, StoreError> {
+        Ok(Letter {
+            headers: read(&self.id, &self.headers)?,
+            number: self.number,
+            id: self.id,
+            identity: Some(self.identity).filter(|identity| !identity.is_empty()),
+            session_id: self.session_id,
+            partner_id: self.partner_id,
+            event: self.event,
+            reason: self.reason,
+            error: self.error,
+            route: self.route,
+            attempt: small(self.attempt),
+            replay: small(self.replay),
+            failed_at: self.failed_at,
+            first_seen: self.first_seen,
+            content_type: self.content_type,
+            body: self.body,
+            body_bytes: self.body_bytes,
+        })
+    }
+}
+
+/// Writes a statement's parameter, or a text inside a row.
+pub(super) fn write(value: &impl Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Data(format!("not JSON: {error}")))
+}
+
+fn read<T: DeserializeOwned>(row: &str, text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|error| StoreError::Data(format!("row `{row}` is not readable: {error}")))
+}
+
+/// The columns are BIGINT because JSON and both databases have them; what herald writes there came from a `u32`.
+fn small(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
