@@ -50,10 +50,13 @@ async fn play<B: Broker>(
 
     let events = script::events(&stage.run);
     stage.send(&events).await?;
-    println!("sent {} messages; one needs a retry of five seconds", events.len());
+    println!("sent {} messages; the sandbox fails for one of them and refuses another", events.len());
+    stage.wait_for_trouble(&events, PATIENCE).await?;
+    stage.mend();
+    println!("mended the sandbox: what failed is tried again after five seconds");
     stage.wait_for(&events, PATIENCE).await?;
-    let replayed = stage.mend_and_replay(&events).await?;
-    println!("mended what refused `{replayed}` and replayed its dead letter");
+    let replayed = stage.replay(&events).await?;
+    println!("replayed the dead letter of `{replayed}`");
     stage.wait_for_replay(&events, PATIENCE).await?;
 
     let agree = table::print(&stage, &events).await?;

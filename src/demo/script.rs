@@ -55,12 +55,12 @@ body = "Your session is waiting for you."
 route = "push"
 "#;
 
-/// Returns what goes wrong: one session's publishes fail until the retry, another's are refused until the demo mends it.
+/// Returns what goes wrong until the demo mends it: one session's publishes fail, another's are refused.
 pub fn faults(run: &str) -> [Fault; 2] {
     let busy = Match { endpoint: Some(Endpoint::Publish), contains: Some(format!("busy-{run}")), ..Match::default() };
     let refused = Match { contains: Some(format!("refused-{run}")), ..Match::default() };
     [
-        Fault { matching: busy, status: Some(503), times: Some(3), ..Fault::new(Action::Status) },
+        Fault { matching: busy, status: Some(503), ..Fault::new(Action::Status) },
         Fault { matching: refused, status: Some(422), ..Fault::new(Action::Status) },
     ]
 }

@@ -141,9 +141,19 @@ impl<B: Broker> Stage<B> {
         Ok(())
     }
 
-    /// Takes away what refused, replays the dead letters that the script says, and returns their id.
-    pub async fn mend_and_replay(&self, lines: &[Line]) -> anyhow::Result<String> {
+    /// Waits until the sandbox's faults have shown: one line waits for its retry, one is dead.
+    pub async fn wait_for_trouble(&self, lines: &[Line], patience: Duration) -> anyhow::Result<()> {
+        let troubled = lines.iter().filter(|line| line.alone || line.after_replay.is_some());
+        self.wait(troubled, patience, |entry| entry.reason.is_some()).await
+    }
+
+    /// Takes the sandbox's faults away.
+    pub fn mend(&self) {
         self.sandbox.control().clear_faults();
+    }
+
+    /// Replays the dead letter that the script says, and returns its event id.
+    pub async fn replay(&self, lines: &[Line]) -> anyhow::Result<String> {
         let line = lines.iter().find(|line| line.after_replay.is_some()).context("the script replays nothing")?;
         let filter = LetterFilter { id: Some(line.id.clone()), ..LetterFilter::default() };
         let letters = self.store.letters(&filter).await?;
