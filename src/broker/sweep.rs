@@ -18,6 +18,7 @@ const PUBLISHES: usize = 32;
 
 /// What becomes of one message.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "at most a hundred live at once")]
 pub enum Verdict {
     /// It goes to the tail of the queue.
     Keep,
