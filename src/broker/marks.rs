@@ -180,7 +180,7 @@ mod tests {
             exchange: Some("herald.events".to_owned()),
             routing_key: Some("partner.signed_compact".to_owned()),
             replay: 2,
-            ignore_expiry: true,
+            ignore_expiry: false,
         }
     }
 

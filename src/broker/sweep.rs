@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use tokio::time::Instant;
 
-use super::{Broker, BrokerError, Delivery, Destination, Message, marks::Marks};
+use super::{Broker, BrokerError, Delivery, Destination, Message, headers, marks::Marks};
 
 /// Most messages unacknowledged at once: what a crash in the middle leaves twice.
 const IN_HAND: usize = 100;
@@ -18,6 +18,7 @@ const PUBLISHES: usize = 32;
 
 /// What becomes of one message.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "at most a hundred live at once")]
 pub enum Verdict {
     /// It goes to the tail of the queue.
     Keep,
@@ -41,19 +42,19 @@ pub async fn sweep<B: Broker>(
     queue: &str,
     mut decide: impl FnMut(&Delivery) -> Verdict,
 ) -> Result<Swept, BrokerError> {
-    let decide = |delivery: &Delivery| (decide(delivery), ());
-    sweep_and(broker, queue, None, decide, |_| std::future::ready(Ok::<(), BrokerError>(()))).await
+    let settle = |_| async { Ok::<(), BrokerError>(()) }.boxed();
+    sweep_and(broker, queue, None, |delivery| (decide(delivery), ()), settle).await
 }
 
 /// Like [`sweep`], with at most `per_second` replacements a second. `settle` is told what `decide` said beside the verdict,
 /// for a number of messages that were replaced (confirmed) or are dropped, before they are acknowledged. When it fails they
 /// stay in the queue, and the sweep ends.
-pub async fn sweep_and<B: Broker, T, E: From<BrokerError>, F: Future<Output = Result<(), E>>>(
+pub async fn sweep_and<B: Broker, T, E: From<BrokerError>>(
     broker: &B,
     queue: &str,
     per_second: Option<u32>,
     mut decide: impl FnMut(&Delivery) -> (Verdict, T),
-    mut settle: impl FnMut(Vec<T>) -> F,
+    mut settle: impl FnMut(Vec<T>) -> BoxFuture<'static, Result<(), E>>,
 ) -> Result<Swept, E> {
     // Kept messages come round again behind those that lay there at the start.
     let mut left = broker.depth(queue).await?.ready;
@@ -88,12 +89,12 @@ pub async fn sweep_and<B: Broker, T, E: From<BrokerError>, F: Future<Output = Re
 
 /// Publishes what is to be published, then settles each message whose copy is confirmed. What fails is not acknowledged and
 /// goes back to its place; its neighbours' copies are out, so they are settled all the same.
-async fn act<B: Broker, T, E: From<BrokerError>, F: Future<Output = Result<(), E>>>(
+async fn act<B: Broker, T, E: From<BrokerError>>(
     broker: &B,
     queue: &str,
     hand: Vec<(Delivery, Verdict, T)>,
     swept: &mut Swept,
-    settle: &mut impl FnMut(Vec<T>) -> F,
+    settle: &mut impl FnMut(Vec<T>) -> BoxFuture<'static, Result<(), E>>,
 ) -> Result<(), E> {
     let tail = Destination::Queue(queue.to_owned());
     let copies: Vec<_> = hand
@@ -148,9 +149,11 @@ async fn act<B: Broker, T, E: From<BrokerError>, F: Future<Output = Result<(), E
     failed.map_or(Ok(()), Err)
 }
 
-/// Returns the copy that goes to the tail: what may travel on, and herald's own marks.
+/// Returns the copy that goes to the tail: what may travel on, and herald's own marks. Why the broker put it there, if it was
+/// the broker, becomes a mark: `x-death` itself may not travel.
 fn kept(message: &Message) -> Message {
-    let marks = Marks::read(message);
+    let mut marks = Marks::read(message);
+    marks.reason = marks.reason.or_else(|| headers::death_reason(message));
     let mut copy = message.copy().message;
     marks.write(&mut copy);
     copy

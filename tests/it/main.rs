@@ -5,6 +5,7 @@
 
 #![allow(dead_code)]
 
+mod cli;
 mod config;
 mod http;
 mod broker;

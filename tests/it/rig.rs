@@ -11,7 +11,7 @@ use std::{
 use herald::{
     broker::{
         Broker, Destination, Message,
-        amqp::{Amqp, AmqpOptions},
+        amqp::{Amqp, AmqpOptions, Role},
         topology::Topology,
     },
     domain::ledger::{Books, Entry, Letter, State},
@@ -75,11 +75,17 @@ impl Rig {
             schedule: [1, 2].map(Duration::from_secs).to_vec(),
             dead_retention: Duration::from_secs(14 * 24 * 3600),
         };
-        let options = AmqpOptions::command(amqp_url.clone().into(), "test", topology.clone());
+        let options = AmqpOptions {
+            url: amqp_url.clone().into(),
+            ca_file: None,
+            instance: "test".into(),
+            topology: topology.clone(),
+            role: Role::Command,
+        };
         let broker = Amqp::start(options);
         broker.ready(Duration::from_secs(20)).await.expect("RabbitMQ");
         let store_url = with_schema(&ledger);
-        let store = Store::open(&store_url.clone().into(), "test").await.expect("ledger");
+        let store = Store::open(&store_url, "test").await.expect("ledger");
         let users_url = with_schema(&app);
         let folder = tempfile::tempdir().expect("folder");
         let workers = Vec::new();
@@ -281,7 +287,7 @@ async fn remove_queues(url: &str, topology: &Topology) {
     let Ok(connection) = lapin::Connection::connect(url, lapin::ConnectionProperties::default()).await else { return };
     let Ok(channel) = connection.create_channel().await else { return };
     for queue in topology.queues() {
-        let _ = channel.queue_delete(queue.as_str().into(), lapin::options::QueueDeleteOptions::default()).await;
+        let _ = channel.queue_delete(queue.name.as_str().into(), lapin::options::QueueDeleteOptions::default()).await;
     }
     let _ = channel.exchange_delete(topology.events().as_str().into(), Default::default()).await;
     let _ = connection.close(200, "done".into()).await;

@@ -1,7 +1,6 @@
 //! Lines about the two databases: herald's own store and the app's users.
 
 use crate::{
-    cli::connect,
     config::{Config, UsersUrl},
     store::{Store, StoreError, users::Users},
 };

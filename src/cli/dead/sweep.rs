@@ -3,6 +3,7 @@
 //! A letter's replacement is confirmed before the index hears of it, and the index before the letter is acknowledged: a
 //! crash in between leaves the letter twice, never gone.
 
+use futures::FutureExt;
 use jiff::Timestamp;
 
 use crate::{
@@ -94,7 +95,7 @@ async fn walk<B: Broker>(
     store: &Store,
     mut picked: Picked,
     rate: Option<u32>,
-    how: &str,
+    how: &'static str,
     act: impl Fn(&Message) -> Verdict,
 ) -> Result<Swept, Stop> {
     let queue = connect::topology(config).dead();
@@ -106,7 +107,10 @@ async fn walk<B: Broker>(
             None => (Verdict::Keep, 0),
         }
     };
-    let settle = |numbers: Vec<i64>| async move { store.end_letters(&numbers, how).await.map_err(Stop::from) };
+    let settle = |numbers: Vec<i64>| {
+        let store = store.clone();
+        async move { store.end_letters(&numbers, how).await.map_err(Stop::from) }.boxed()
+    };
     let swept = sweep_and(broker, &queue, rate, decide, settle).await;
     bar.finish_and_clear();
     swept
