@@ -172,6 +172,15 @@ async fn what_was_never_sent_is_transient_after_quick_tries() {
 }
 
 #[tokio::test]
+async fn a_failed_handshake_sends_nothing() {
+    let server = Server::start(|_, seen| tickets(seen)).await;
+    let expo = client(&server.url().replace("http:", "https:"));
+    let answer = expo.send(push(1)).await;
+    assert_eq!(kind(&answer), Some(FailureKind::Transient), "{answer:?}");
+    assert_eq!(server.seen().len(), 0);
+}
+
+#[tokio::test]
 async fn a_short_throttle_waits_in_hand_and_a_long_one_holds() {
     let server = Server::start(|number, seen| match number {
         0 => error(429, "TOO_MANY_REQUESTS", "Exceeded 600 notifications per second", Value::Null),
