@@ -110,7 +110,7 @@ impl Receipt {
 
 /// A stream of deliveries that lasts as long as its channel.
 pub enum Consumer {
-    Amqp(amqp::Consumer),
+    Amqp(Box<amqp::Consumer>),
     Memory(memory::Consumer),
 }
 
@@ -143,7 +143,7 @@ impl Walk {
     pub async fn next(&mut self) -> Result<Option<Delivery>, BrokerError> {
         match self {
             Walk::Amqp(walk) => walk.next().await,
-            Walk::Memory(walk) => walk.next(),
+            Walk::Memory(walk) => walk.take(),
         }
     }
 

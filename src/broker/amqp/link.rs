@@ -10,7 +10,10 @@ use std::{
 };
 
 use backoff::{ExponentialBackoff, ExponentialBackoffBuilder, backoff::Backoff};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{Mutex, watch},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{session::Session, topology, url::Address};
@@ -44,7 +47,9 @@ pub(super) struct Plan {
     pub address: Result<Address, BrokerError>,
     pub name: String,
     /// Set up on each new connection before anybody uses it.
-    pub topology: Option<Arc<tokio::sync::Mutex<Topology>>>,
+    pub topology: Option<Topology>,
+    /// Held meanwhile: two connections declaring the same missing queue would only get in each other's way.
+    pub set_up: Arc<Mutex<()>>,
 }
 
 impl Link {
@@ -135,9 +140,8 @@ async fn open(plan: &Plan) -> Result<Session, BrokerError> {
     let address = plan.address.as_ref().map_err(Clone::clone)?;
     let session = Session::open(address, &plan.name).await?;
     if let Some(topology) = &plan.topology {
-        // One connection at a time: two declaring the same missing queue would only get in each other's way.
-        let topology = topology.lock().await;
-        topology::set_up(&session, &topology).await?;
+        let _turn = plan.set_up.lock().await;
+        topology::set_up(&session, topology).await?;
     }
     Ok(session)
 }
