@@ -91,7 +91,8 @@ pub enum Receipt {
 }
 
 impl Receipt {
-    /// Acknowledges. `false` is a lost settle: the channel ended, the message comes again.
+    /// Acknowledges. `false` is a lost settle: the channel ended, the message comes again. `true` means it was sent: AMQP
+    /// confirms no acknowledgement, so a connection that dies in this moment may still bring the message again.
     pub async fn ack(&self) -> bool {
         match self {
             Receipt::Amqp(acker) => amqp::ack(acker).await,

@@ -24,8 +24,10 @@ use crate::{
     domain::redact,
 };
 
-/// Most messages in flight on one connection.
+/// Most messages in flight on one connection; fewer where the broker allows fewer channels.
 const IN_FLIGHT: usize = 256;
+/// Channels of a connection left for everything but publishing.
+const OTHER_CHANNELS: usize = 16;
 /// Longest wait for a turn, and for a confirm.
 const CONFIRM: Duration = Duration::from_secs(30);
 
@@ -35,9 +37,14 @@ pub(super) struct Channels {
     turns: Semaphore,
 }
 
-impl Default for Channels {
-    fn default() -> Self {
-        Channels { idle: Mutex::default(), turns: Semaphore::new(IN_FLIGHT) }
+impl Channels {
+    /// Makes room for as many as a connection with `channel_max` channels bears; 0 is no limit.
+    pub(super) fn new(channel_max: u16) -> Channels {
+        let allowed = match usize::from(channel_max) {
+            0 => IN_FLIGHT,
+            most => most.saturating_sub(OTHER_CHANNELS).clamp(1, IN_FLIGHT),
+        };
+        Channels { idle: Mutex::default(), turns: Semaphore::new(allowed) }
     }
 }
 
