@@ -31,6 +31,10 @@ use url::Address;
 
 use super::{Broker, BrokerError, Depth, Destination, Found, Message, Topology};
 
+/// Log directive that belongs into every filter: at level warn lapin prints returned messages with their bodies, and what else it
+/// says is said here, once and redacted.
+pub const LOG_DIRECTIVE: &str = "lapin=off";
+
 /// Longest a publish waits for a connection.
 const NEXT_SESSION: Duration = Duration::from_secs(10);
 /// Pause before a consumer that could not be registered is tried again.

@@ -139,6 +139,29 @@ async fn a_dropped_consumer_gives_back_as_well(broker: &impl Broker, topology: &
     ready(broker, &events, 2).await;
 }
 
+async fn what_ends_on_one_channel_leaves_the_others(broker: &impl Broker, topology: &Topology) {
+    let (events, hold) = (topology.events(), topology.hold(Provider::Ably));
+    let mut consumer = broker.consume(&events, 10).await.unwrap();
+    broker.publish(&queue(events.clone()), message("before")).await.unwrap();
+    let in_hand = next(&mut consumer).await;
+    for _ in 0..3 {
+        broker.consume(&hold, 1).await.unwrap().close().await;
+        let absent = format!("{hold}.absent");
+        assert!(broker.depth(&absent).await.is_err());
+        assert!(broker.publish(&queue(absent.clone()), message("lost")).await.is_err());
+        let to = Destination::Exchange { exchange: absent.clone(), routing_key: "k".to_owned() };
+        assert!(broker.publish(&to, message("lost")).await.is_err());
+        if let Ok(mut walk) = broker.walk(&absent).await {
+            assert!(walk.next().await.is_err());
+        }
+    }
+    broker.publish(&queue(events.clone()), message("after")).await.unwrap();
+    let delivery = next(&mut consumer).await;
+    assert_eq!((body(&delivery.message), delivery.redelivered), ("after", false));
+    assert!(in_hand.receipt.ack().await && delivery.receipt.ack().await);
+    consumer.close().await;
+}
+
 async fn a_retry_comes_back_to_the_events_queue(broker: &impl Broker, topology: &Topology) {
     let events = topology.events();
     let mut table = FieldTable::default();
@@ -264,6 +287,11 @@ mod rabbitmq {
     use super::on_rabbitmq;
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn what_ends_on_one_channel_leaves_the_others() {
+        on_rabbitmq(super::what_ends_on_one_channel_leaves_the_others).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn a_published_message_is_consumed_and_acknowledged() {
         on_rabbitmq(super::a_published_message_is_consumed_and_acknowledged).await;
     }
@@ -326,6 +354,11 @@ mod rabbitmq {
 
 mod in_process {
     use super::in_memory;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_ends_on_one_channel_leaves_the_others() {
+        in_memory(super::what_ends_on_one_channel_leaves_the_others).await;
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_published_message_is_consumed_and_acknowledged() {
