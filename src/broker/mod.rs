@@ -92,7 +92,8 @@ pub enum Receipt {
 }
 
 impl Receipt {
-    /// Acknowledges. `false` is a lost settle: the channel ended, the message comes again.
+    /// Acknowledges. `false` is a lost settle: the channel ended, the message comes again. `true` means it was sent: AMQP
+    /// confirms no acknowledgement, so a connection that dies in this moment may still bring the message again.
     pub async fn ack(&self) -> bool {
         match self {
             Receipt::Amqp(acker) => amqp::ack(acker).await,
@@ -111,7 +112,7 @@ impl Receipt {
 
 /// A stream of deliveries that lasts as long as its channel.
 pub enum Consumer {
-    Amqp(amqp::Consumer),
+    Amqp(Box<amqp::Consumer>),
     Memory(memory::Consumer),
 }
 
@@ -144,7 +145,7 @@ impl Walk {
     pub async fn next(&mut self) -> Result<Option<Delivery>, BrokerError> {
         match self {
             Walk::Amqp(walk) => walk.next().await,
-            Walk::Memory(walk) => walk.next(),
+            Walk::Memory(walk) => walk.take(),
         }
     }
 

@@ -1,7 +1,6 @@
 //! Taking messages: the consumer, the walk through a queue, and acknowledging.
 //!
-//! Called through [`Consumer`](crate::broker::Consumer), [`Walk`](crate::broker::Walk) and
-//! [`Receipt`](crate::broker::Receipt). Each consumer and each walk has a channel to itself, because closing a channel is
+//! Called through the enums of the same names one module up, and through [`Receipt`]. Each consumer and each walk has a channel to itself, because closing a channel is
 //! what puts unsettled messages back in place (a cancelled consumer's messages come back behind later ones, measured).
 
 use std::{sync::Arc, time::Duration};
@@ -41,8 +40,11 @@ impl Consumer {
         session.bounded("basic.qos", qos).await?.map_err(|error| error::unavailable(&error))?;
         let consume = channel.basic_consume(name, "".into(), BasicConsumeOptions::default(), FieldTable::default());
         let stream = session.bounded("basic.consume", consume).await?.map_err(|error| match error::soft(&error) {
-            // The next session declares it again.
-            Some(AMQPSoftError::NOTFOUND) => error::unavailable(&error),
+            Some(AMQPSoftError::NOTFOUND) => {
+                // The next session declares it again.
+                session.end();
+                error::unavailable(&error)
+            }
             _ => refused(&error, queue),
         })?;
         Ok(Consumer { session, channel, stream: Some(stream), queue: queue.to_owned() })

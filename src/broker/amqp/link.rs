@@ -10,7 +10,10 @@ use std::{
 };
 
 use backoff::{ExponentialBackoff, ExponentialBackoffBuilder, backoff::Backoff};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{Mutex, watch},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{session::Session, topology, url::Address};
@@ -44,7 +47,9 @@ pub(super) struct Plan {
     pub address: Result<Address, BrokerError>,
     pub name: String,
     /// Set up on each new connection before anybody uses it.
-    pub topology: Option<Arc<tokio::sync::Mutex<Topology>>>,
+    pub topology: Option<Topology>,
+    /// Held meanwhile: two connections declaring the same missing queue would only get in each other's way.
+    pub set_up: Arc<Mutex<()>>,
 }
 
 impl Link {
@@ -135,9 +140,8 @@ async fn open(plan: &Plan) -> Result<Session, BrokerError> {
     let address = plan.address.as_ref().map_err(Clone::clone)?;
     let session = Session::open(address, &plan.name).await?;
     if let Some(topology) = &plan.topology {
-        // One connection at a time: two declaring the same missing queue would only get in each other's way.
-        let topology = topology.lock().await;
-        topology::set_up(&session, &topology).await?;
+        let _turn = plan.set_up.lock().await;
+        topology::set_up(&session, topology).await?;
     }
     Ok(session)
 }
@@ -161,17 +165,49 @@ struct Complaint {
 
 impl Complaint {
     fn say(&mut self, connection: &str, why: &str) {
-        let since = *self.since.get_or_insert_with(Instant::now);
-        if self.said.is_none_or(|said| said.elapsed() >= LOG_INTERVAL) {
-            self.said = Some(Instant::now());
-            let seconds = since.elapsed().as_secs();
-            tracing::warn!(connection, away_seconds = seconds, why, "broker unreachable, trying on");
+        if let Some(away) = self.due(Instant::now()) {
+            tracing::warn!(connection, away_seconds = away.as_secs(), why, "broker unreachable, trying on");
         }
+    }
+
+    /// Returns how long the broker has been away, when it is time to say so.
+    fn due(&mut self, now: Instant) -> Option<Duration> {
+        let since = *self.since.get_or_insert(now);
+        let due = self.said.is_none_or(|said| now - said >= LOG_INTERVAL);
+        due.then(|| {
+            self.said = Some(now);
+            now - since
+        })
     }
 
     fn over(&mut self, connection: &str) {
         let away_seconds = self.since.map_or(0, |since| since.elapsed().as_secs());
         tracing::info!(connection, away_seconds, "broker connected");
         *self = Complaint::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_ten_seconds_and_never_end() {
+        let mut pauses = pauses();
+        let all: Vec<Duration> = (0..500).map_while(|_| pauses.next_backoff()).collect();
+        assert_eq!(all.len(), 500);
+        // Jitter is half the pause in either direction.
+        assert!(all[0] >= FIRST_PAUSE / 2 && all[0] <= FIRST_PAUSE * 3 / 2, "{:?}", all[0]);
+        assert!(all[20..].iter().all(|pause| (LONGEST_PAUSE / 2..=LONGEST_PAUSE * 3 / 2).contains(pause)));
+        assert!(all[20..].iter().any(|pause| *pause != all[20]), "no jitter");
+    }
+
+    #[test]
+    fn an_absent_broker_is_one_line_a_minute() {
+        let (mut complaint, start) = (Complaint::default(), Instant::now());
+        let said = (0..150).filter_map(|second| complaint.due(start + Duration::from_secs(second)));
+        assert_eq!(said.map(|away| away.as_secs()).collect::<Vec<_>>(), [0, 60, 120]);
+        complaint.over("test");
+        assert_eq!(complaint.due(start + Duration::from_secs(151)), Some(Duration::ZERO));
     }
 }

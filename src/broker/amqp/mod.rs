@@ -2,7 +2,7 @@
 //!
 //! Used by the worker and the commands as [`Broker`]. One connection for consuming and one for publishing, because an alarm
 //! on the broker stops everything on a connection that publishes, acknowledgements included (measured); each is kept by
-//! a supervisor of its own in [`link`]. Must never await the network without a timeout, and never use lapin's own recovery.
+//! a supervisor of its own in `link`. Must never await the network without a timeout, and never use lapin's own recovery.
 
 mod consume;
 mod error;
@@ -16,7 +16,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use lapin::{options::QueueDeclareOptions, types::FieldTable};
 use secrecy::SecretString;
-use tokio::time::timeout;
+use tokio::{sync::Mutex, time::timeout};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -25,14 +25,20 @@ use tokio_util::{
 pub(super) use consume::ack;
 pub use consume::{Consumer, Walk};
 use link::{Link, Plan};
+use publish::Fault;
+use session::Session;
 use url::Address;
 
 use super::{Broker, BrokerError, Depth, Destination, Found, Message, Topology};
 
+/// Log directive that belongs into every filter: at level warn lapin prints returned messages with their bodies, and what else it
+/// says is said here, once and redacted.
+pub const LOG_DIRECTIVE: &str = "lapin=off";
+
 /// Longest a publish waits for a connection.
 const NEXT_SESSION: Duration = Duration::from_secs(10);
-/// Pause before a consumer that could not be registered is tried on the next session.
-const CONSUME_PAUSE: Duration = Duration::from_millis(200);
+/// Pause before a consumer that could not be registered is tried again.
+const CONSUME_PAUSE: Duration = Duration::from_secs(1);
 /// Longest [`Amqp::close`] takes.
 const CLOSE: Duration = Duration::from_secs(2);
 
@@ -68,6 +74,9 @@ struct Inner {
     /// The same as `consume` unless the role is [`Role::Worker`].
     publish: Arc<Link>,
     topology: Topology,
+    role: Role,
+    /// Held while the topology is set up.
+    set_up: Arc<Mutex<()>>,
     stop: CancellationToken,
     supervisors: TaskTracker,
     /// Ends the supervisors with the last handle.
@@ -79,12 +88,13 @@ impl Amqp {
     pub fn start(options: AmqpOptions) -> Amqp {
         let AmqpOptions { url, ca_file, instance, topology, role } = options;
         let address = Address::parse(&url, ca_file);
-        let set_up = (role != Role::Inspect).then(|| Arc::new(tokio::sync::Mutex::new(topology.clone())));
+        let set_up = Arc::new(Mutex::new(()));
         let (stop, supervisors) = (CancellationToken::new(), TaskTracker::new());
         let start = |purpose: &str| {
             let (name, address) = (format!("herald {instance} {purpose}"), address.clone());
             let link = Link::new();
-            let plan = Plan { address, name, topology: set_up.clone() };
+            let topology = (role != Role::Inspect).then(|| topology.clone());
+            let plan = Plan { address, name, topology, set_up: Arc::clone(&set_up) };
             supervisors.spawn(Arc::clone(&link).supervise(plan, stop.clone()));
             link
         };
@@ -97,7 +107,23 @@ impl Amqp {
         };
         supervisors.close();
         let _ends = stop.clone().drop_guard();
-        Amqp(Arc::new(Inner { consume, publish, topology, stop, supervisors, _ends }))
+        Amqp(Arc::new(Inner { consume, publish, topology, role, set_up, stop, supervisors, _ends }))
+    }
+
+    /// Tells whether `to` is one of the queues, or the exchange, that this handle sets up.
+    fn declares(&self, to: &Destination) -> bool {
+        let topology = &self.0.topology;
+        self.0.role != Role::Inspect
+            && match to {
+                Destination::Queue(name) => topology.queues().iter().any(|queue| queue.name == *name),
+                Destination::Exchange { exchange, .. } => *exchange == topology.events(),
+            }
+    }
+
+    /// Declares again what somebody has deleted. One at a time; the others then find everything in place.
+    async fn set_up(&self, session: &Session) -> Result<(), BrokerError> {
+        let _turn = self.0.set_up.lock().await;
+        topology::set_up(session, &self.0.topology).await
     }
 
     /// Compares what stands on the broker with what herald needs, and declares nothing. Waits for a connection for at
@@ -120,11 +146,10 @@ impl Broker for Amqp {
         loop {
             let session = self.0.consume.session().await?;
             match Consumer::open(Arc::clone(&session), queue, prefetch).await {
-                Ok(consumer) => return Ok(super::Consumer::Amqp(consumer)),
+                Ok(consumer) => return Ok(super::Consumer::Amqp(Box::new(consumer))),
                 Err(error @ BrokerError::Config(_)) => return Err(error),
                 Err(error) => {
-                    tracing::warn!(queue, %error, "no consumer, connecting again");
-                    session.end();
+                    tracing::warn!(queue, %error, "no consumer, trying again");
                     tokio::time::sleep(CONSUME_PAUSE).await;
                 }
             }
@@ -133,7 +158,15 @@ impl Broker for Amqp {
 
     async fn publish(&self, to: &Destination, message: Message) -> Result<(), BrokerError> {
         let session = self.0.publish.session_within(NEXT_SESSION).await?;
-        publish::publish(&session, to, message).await
+        let message = message.persistent();
+        match publish::publish(&session, to, &message).await {
+            Err(Fault::Unroutable(why)) if self.declares(to) => {
+                tracing::warn!(why, "the topology is incomplete, setting it up again");
+                self.set_up(&session).await?;
+                publish::publish(&session, to, &message).await.map_err(BrokerError::from)
+            }
+            published => published.map_err(BrokerError::from),
+        }
     }
 
     async fn walk(&self, queue: &str) -> Result<super::Walk, BrokerError> {

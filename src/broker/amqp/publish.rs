@@ -24,8 +24,10 @@ use crate::{
     domain::redact,
 };
 
-/// Most messages in flight on one connection.
+/// Most messages in flight on one connection; fewer where the broker allows fewer channels.
 const IN_FLIGHT: usize = 256;
+/// Channels of a connection left for everything but publishing.
+const OTHER_CHANNELS: usize = 16;
 /// Longest wait for a turn, and for a confirm.
 const CONFIRM: Duration = Duration::from_secs(30);
 
@@ -35,39 +37,68 @@ pub(super) struct Channels {
     turns: Semaphore,
 }
 
-impl Default for Channels {
-    fn default() -> Self {
-        Channels { idle: Mutex::default(), turns: Semaphore::new(IN_FLIGHT) }
+impl Channels {
+    /// Makes room for as many as a connection with `channel_max` channels bears; 0 is no limit.
+    pub(super) fn new(channel_max: u16) -> Channels {
+        let allowed = match usize::from(channel_max) {
+            0 => IN_FLIGHT,
+            most => most.saturating_sub(OTHER_CHANNELS).clamp(1, IN_FLIGHT),
+        };
+        Channels { idle: Mutex::default(), turns: Semaphore::new(allowed) }
+    }
+}
+
+/// Why a message was not published.
+pub(super) enum Fault {
+    /// It reached no queue.
+    Unroutable(String),
+    Broker(BrokerError),
+}
+
+impl From<BrokerError> for Fault {
+    fn from(error: BrokerError) -> Self {
+        Fault::Broker(error)
+    }
+}
+
+impl From<Fault> for BrokerError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Unroutable(why) => BrokerError::Refused(why),
+            Fault::Broker(error) => error,
+        }
     }
 }
 
 /// Publishes one message and returns once the broker has confirmed it.
-pub(super) async fn publish(session: &Session, to: &Destination, message: Message) -> Result<(), BrokerError> {
+pub(super) async fn publish(session: &Session, to: &Destination, message: &Message) -> Result<(), Fault> {
     let (exchange, routing_key) = match to {
         Destination::Queue(queue) => ("", queue.as_str()),
         Destination::Exchange { exchange, routing_key } => (exchange.as_str(), routing_key.as_str()),
     };
     let exchange = short(exchange, "exchange")?;
     let routing_key = short(routing_key, "routing key")?;
-    let message = message.persistent();
     let header_bytes = headers::properties_len(&message.properties);
     if header_bytes > session.frame_max() {
-        return Err(BrokerError::Refused(format!("{header_bytes} bytes of properties do not fit into one frame")));
+        return Err(too_large(header_bytes));
     }
 
     let turn = timeout(CONFIRM, session.channels.turns.acquire()).await;
     let Ok(Ok(_turn)) = turn else {
-        return Err(BrokerError::Unavailable(no_confirm(session)));
+        return Err(BrokerError::Unavailable(no_confirm(session)).into());
     };
     let channel = idle_channel(session).await?;
     let confirmed = async {
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        channel.basic_publish(exchange, routing_key, options, &message.body, message.properties).await?.await
+        let properties = message.properties.clone();
+        channel.basic_publish(exchange, routing_key, options, &message.body, properties).await?.await
     };
     let confirmed = tokio::select! {
         biased;
         confirmed = timeout(CONFIRM, confirmed) => confirmed,
-        () = session.ended() => return Err(BrokerError::Unavailable("the connection ended before the confirm".to_owned())),
+        () = session.ended() => {
+            return Err(BrokerError::Unavailable("the connection ended before the confirm".to_owned()).into());
+        }
     };
     // Only a channel whose message is settled may serve the next; any other is dropped, which closes it.
     match confirmed {
@@ -76,38 +107,47 @@ pub(super) async fn publish(session: &Session, to: &Destination, message: Messag
             verdict(confirmation)
         }
         Ok(Err(problem)) => Err(channel_error(&problem, session)),
-        Err(_) => Err(BrokerError::Unavailable(no_confirm(session))),
+        Err(_) => Err(BrokerError::Unavailable(no_confirm(session)).into()),
     }
 }
 
-fn verdict(confirmation: Confirmation) -> Result<(), BrokerError> {
+fn verdict(confirmation: Confirmation) -> Result<(), Fault> {
     match confirmation {
         Confirmation::Ack(None) => Ok(()),
         Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => {
             let (exchange, key) = (returned.exchange.as_str(), returned.routing_key.as_str());
             let words = redact(returned.reply_text.as_str());
-            Err(BrokerError::Refused(match exchange {
+            Err(Fault::Unroutable(match exchange {
                 "" => format!("{words}: no queue `{key}`"),
                 _ => format!("{words}: no queue is bound to exchange `{exchange}` for `{key}`"),
             }))
         }
-        Confirmation::Nack(None) => Err(BrokerError::Unavailable("the broker did not take the message".to_owned())),
-        Confirmation::NotRequested => Err(BrokerError::Unavailable("the channel does not confirm".to_owned())),
+        Confirmation::Nack(None) => {
+            Err(BrokerError::Unavailable("the broker did not take the message".to_owned()).into())
+        }
+        Confirmation::NotRequested => Err(BrokerError::Unavailable("the channel does not confirm".to_owned()).into()),
     }
 }
 
-fn channel_error(problem: &lapin::Error, session: &Session) -> BrokerError {
+fn channel_error(problem: &lapin::Error, session: &Session) -> Fault {
     let words = error::words(problem);
     match error::soft(problem) {
-        Some(AMQPSoftError::ACCESSREFUSED) => BrokerError::Config(format!("publishing is not permitted: {words}")),
+        Some(AMQPSoftError::NOTFOUND) => Fault::Unroutable(words),
+        Some(AMQPSoftError::ACCESSREFUSED) => {
+            BrokerError::Config(format!("publishing is not permitted: {words}")).into()
+        }
         Some(AMQPSoftError::RESOURCELOCKED) | None => {
             if !session.stands() {
                 tracing::debug!(words, "the connection ended under a publish");
             }
-            BrokerError::Unavailable(words)
+            BrokerError::Unavailable(words).into()
         }
-        Some(_) => BrokerError::Refused(words),
+        Some(_) => BrokerError::Refused(words).into(),
     }
+}
+
+fn too_large(header_bytes: usize) -> Fault {
+    BrokerError::Refused(format!("{header_bytes} bytes of properties do not fit into one frame")).into()
 }
 
 fn no_confirm(session: &Session) -> String {

@@ -72,7 +72,7 @@ impl Session {
                 return Err(BrokerError::Unavailable(format!("{address}: no AMQP handshake within {seconds} s")));
             }
         };
-        let channels = Channels::default();
+        let channels = Channels::new(connection.configuration().channel_max());
         Ok(Session { connection, socket, ended: CancellationToken::new(), blocked: AtomicBool::new(false), channels })
     }
 

@@ -30,10 +30,8 @@ pub(super) struct Address {
 impl Address {
     /// Reads `url`; the heartbeat is 10 s unless its query says otherwise.
     pub(super) fn parse(url: &SecretString, ca_file: Option<PathBuf>) -> Result<Address, BrokerError> {
-        let mut uri: AMQPUri = url.expose_secret().parse().map_err(|problem| {
+        let mut uri: AMQPUri = url.expose_secret().parse().map_err(|_| {
             // The parser's own words may quote the URL, and with it the password.
-            tracing::debug!(length = url.expose_secret().len(), "broker.url does not parse");
-            let _: String = problem;
             BrokerError::Config(
                 "broker.url (AMQP_URL) is not an AMQP URL: expected amqp://user:password@host:5672/%2f, with special \
                  characters percent-encoded"

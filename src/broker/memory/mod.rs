@@ -128,7 +128,7 @@ pub struct Walk(Channel);
 
 impl Walk {
     /// Takes the message at the head, or `None` when the queue is empty.
-    pub fn next(&mut self) -> Result<Option<Delivery>, BrokerError> {
+    pub fn take(&mut self) -> Result<Option<Delivery>, BrokerError> {
         let Channel { shared, id, queue } = &self.0;
         shared.ensure_open()?;
         Ok(Shared::take(shared, queue, *id))

@@ -29,6 +29,12 @@ struct Unsettled {
     stored: Stored,
 }
 
+/// How much a channel may have in hand, 0 for as much as it likes, and how much it has.
+struct Channel {
+    prefetch: usize,
+    in_hand: usize,
+}
+
 /// A queue with the arguments that mean something here.
 pub(super) struct Queue {
     ttl: Option<Duration>,
@@ -38,8 +44,7 @@ pub(super) struct Queue {
     ready: BTreeMap<u64, Stored>,
     unsettled: HashMap<u64, Unsettled>,
     next_position: u64,
-    /// Messages a channel may have in hand; 0 is as many as it likes.
-    channels: HashMap<u64, u16>,
+    channels: HashMap<u64, Channel>,
     pub consumers: HashSet<u64>,
     /// Woken whenever a waiting consumer may have something to do.
     pub changed: Arc<Notify>,
@@ -73,28 +78,29 @@ impl Queue {
         self.ready.len() + self.unsettled.len() >= MAX_MESSAGES
     }
 
-    /// Puts a message at the tail.
-    pub(super) fn push(&mut self, message: Message, exchange: &str, routing_key: &str) {
-        let expires = self.ttl.map(|ttl| Instant::now() + ttl);
+    /// Puts a message at the tail and tells whether it will expire.
+    pub(super) fn push(&mut self, message: Message, exchange: &str, routing_key: &str) -> bool {
+        let expires = self.ttl.and_then(|ttl| Instant::now().checked_add(ttl));
         let (exchange, routing_key) = (exchange.to_owned(), routing_key.to_owned());
         let stored = Stored { message, exchange, routing_key, returns: 0, expires };
         self.ready.insert(self.next_position, stored);
         self.next_position += 1;
         self.changed.notify_waiters();
+        expires.is_some()
     }
 
     pub(super) fn open_channel(&mut self, channel: u64, prefetch: u16) {
-        self.channels.insert(channel, prefetch);
+        self.channels.insert(channel, Channel { prefetch: prefetch.into(), in_hand: 0 });
     }
 
     /// Hands the message at the head to `channel`, unless its hands are full.
     pub(super) fn take(&mut self, channel: u64) -> Option<(u64, &Stored)> {
-        let prefetch = usize::from(*self.channels.get(&channel)?);
-        let in_hand = self.unsettled.values().filter(|unsettled| unsettled.channel == channel).count();
-        if prefetch > 0 && in_hand >= prefetch {
+        let hands = self.channels.get_mut(&channel)?;
+        if hands.prefetch > 0 && hands.in_hand >= hands.prefetch {
             return None;
         }
         let (position, stored) = self.ready.pop_first()?;
+        hands.in_hand += 1;
         let unsettled = self.unsettled.entry(position).insert_entry(Unsettled { channel, stored });
         Some((position, &unsettled.into_mut().stored))
     }
@@ -108,6 +114,9 @@ impl Queue {
         let acked = self.in_hand(channel, position);
         if acked {
             self.unsettled.remove(&position);
+            if let Some(hands) = self.channels.get_mut(&channel) {
+                hands.in_hand -= 1;
+            }
             self.changed.notify_waiters();
         }
         acked

@@ -88,8 +88,9 @@ impl Shared {
         if queue.full() {
             return Err(BrokerError::Refused("the queue is full".to_owned()));
         }
-        queue.push(message, exchange, routing_key);
-        self.earlier.notify_one();
+        if queue.push(message, exchange, routing_key) {
+            self.earlier.notify_one();
+        }
         Ok(())
     }
 

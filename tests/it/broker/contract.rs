@@ -16,17 +16,17 @@ use super::setup::{PATIENCE, Rabbit, body, message, queue, topology};
 use crate::support::{eventually, within};
 
 /// Runs one check on RabbitMQ and in memory, as two tests of its name.
-async fn on_rabbitmq(name: &str, check: impl AsyncFnOnce(&herald::broker::amqp::Amqp, &Topology)) {
-    let Some(rabbit) = Rabbit::start(name).await else { return };
-    within(60, name, check(&rabbit.broker, &rabbit.topology)).await;
+async fn on_rabbitmq(check: impl AsyncFnOnce(&herald::broker::amqp::Amqp, &Topology)) {
+    let Some(rabbit) = Rabbit::start("contract").await else { return };
+    within(60, "the check", check(&rabbit.broker, &rabbit.topology)).await;
     rabbit.clean_up().await;
 }
 
-async fn in_memory(name: &str, check: impl AsyncFnOnce(&Memory, &Topology)) {
-    let topology = topology(name);
+async fn in_memory(check: impl AsyncFnOnce(&Memory, &Topology)) {
+    let topology = topology("contract");
     let broker = Memory::start(&topology);
     broker.ready(PATIENCE).await.unwrap();
-    within(60, name, check(&broker, &topology)).await;
+    within(60, "the check", check(&broker, &topology)).await;
     broker.close().await;
 }
 
@@ -121,6 +121,44 @@ async fn closing_gives_everything_back_in_order(broker: &impl Broker, topology: 
         assert!(redelivered.is_none_or(|redelivered| redelivered == delivery.redelivered), "{expected}");
         assert!(delivery.receipt.ack().await);
     }
+    consumer.close().await;
+}
+
+async fn a_dropped_consumer_gives_back_as_well(broker: &impl Broker, topology: &Topology) {
+    let events = topology.events();
+    publish_all(broker, &queue(events.clone()), 2).await;
+    let mut consumer = broker.consume(&events, 2).await.unwrap();
+    let in_hand = next(&mut consumer).await;
+    drop(consumer);
+    ready(broker, &events, 2).await;
+    assert!(!in_hand.receipt.ack().await);
+    assert_eq!(broker.depth(&events).await.unwrap().consumers, 0);
+    let mut walk = broker.walk(&events).await.unwrap();
+    assert!(walk.next().await.unwrap().is_some());
+    drop(walk);
+    ready(broker, &events, 2).await;
+}
+
+async fn what_ends_on_one_channel_leaves_the_others(broker: &impl Broker, topology: &Topology) {
+    let (events, hold) = (topology.events(), topology.hold(Provider::Ably));
+    let mut consumer = broker.consume(&events, 10).await.unwrap();
+    broker.publish(&queue(events.clone()), message("before")).await.unwrap();
+    let in_hand = next(&mut consumer).await;
+    for _ in 0..3 {
+        broker.consume(&hold, 1).await.unwrap().close().await;
+        let absent = format!("{hold}.absent");
+        assert!(broker.depth(&absent).await.is_err());
+        assert!(broker.publish(&queue(absent.clone()), message("lost")).await.is_err());
+        let to = Destination::Exchange { exchange: absent.clone(), routing_key: "k".to_owned() };
+        assert!(broker.publish(&to, message("lost")).await.is_err());
+        if let Ok(mut walk) = broker.walk(&absent).await {
+            assert!(walk.next().await.is_err());
+        }
+    }
+    broker.publish(&queue(events.clone()), message("after")).await.unwrap();
+    let delivery = next(&mut consumer).await;
+    assert_eq!((body(&delivery.message), delivery.redelivered), ("after", false));
+    assert!(in_hand.receipt.ack().await && delivery.receipt.ack().await);
     consumer.close().await;
 }
 
@@ -249,58 +287,68 @@ mod rabbitmq {
     use super::on_rabbitmq;
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn what_ends_on_one_channel_leaves_the_others() {
+        on_rabbitmq(super::what_ends_on_one_channel_leaves_the_others).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn a_published_message_is_consumed_and_acknowledged() {
-        on_rabbitmq("rab", super::a_published_message_is_consumed_and_acknowledged).await;
+        on_rabbitmq(super::a_published_message_is_consumed_and_acknowledged).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn no_more_than_the_prefetch_is_in_hand() {
-        on_rabbitmq("rab", super::no_more_than_the_prefetch_is_in_hand).await;
+        on_rabbitmq(super::no_more_than_the_prefetch_is_in_hand).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_reaches_no_queue_is_refused() {
-        on_rabbitmq("rab", super::what_reaches_no_queue_is_refused).await;
+        on_rabbitmq(super::what_reaches_no_queue_is_refused).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn headers_that_fit_no_frame_are_refused() {
-        on_rabbitmq("rab", super::headers_that_fit_no_frame_are_refused).await;
+        on_rabbitmq(super::headers_that_fit_no_frame_are_refused).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn closing_gives_everything_back_in_order() {
-        on_rabbitmq("rab", super::closing_gives_everything_back_in_order).await;
+        on_rabbitmq(super::closing_gives_everything_back_in_order).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_dropped_consumer_gives_back_as_well() {
+        on_rabbitmq(super::a_dropped_consumer_gives_back_as_well).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_retry_comes_back_to_the_events_queue() {
-        on_rabbitmq("rab", super::a_retry_comes_back_to_the_events_queue).await;
+        on_rabbitmq(super::a_retry_comes_back_to_the_events_queue).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_walk_rotates_a_hundred_letters_and_loses_none() {
-        on_rabbitmq("rab", super::a_walk_rotates_a_hundred_letters_and_loses_none).await;
+        on_rabbitmq(super::a_walk_rotates_a_hundred_letters_and_loses_none).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn depth_counts_ready_messages_and_consumers() {
-        on_rabbitmq("rab", super::depth_counts_ready_messages_and_consumers).await;
+        on_rabbitmq(super::depth_counts_ready_messages_and_consumers).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_hold_queue_gives_back_thirty_times_and_keeps_all() {
-        on_rabbitmq("rab", super::a_hold_queue_gives_back_thirty_times_and_keeps_all).await;
+        on_rabbitmq(super::a_hold_queue_gives_back_thirty_times_and_keeps_all).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn of_three_hundred_at_once_exactly_the_unroutable_is_refused() {
-        on_rabbitmq("rab", super::of_three_hundred_at_once_exactly_the_unroutable_is_refused).await;
+        on_rabbitmq(super::of_three_hundred_at_once_exactly_the_unroutable_is_refused).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn after_close_nothing_works_and_nothing_hangs() {
-        on_rabbitmq("rab", super::after_close_nothing_works_and_nothing_hangs).await;
+        on_rabbitmq(super::after_close_nothing_works_and_nothing_hangs).await;
     }
 }
 
@@ -308,57 +356,67 @@ mod in_process {
     use super::in_memory;
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn what_ends_on_one_channel_leaves_the_others() {
+        in_memory(super::what_ends_on_one_channel_leaves_the_others).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn a_published_message_is_consumed_and_acknowledged() {
-        in_memory("mem", super::a_published_message_is_consumed_and_acknowledged).await;
+        in_memory(super::a_published_message_is_consumed_and_acknowledged).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn no_more_than_the_prefetch_is_in_hand() {
-        in_memory("mem", super::no_more_than_the_prefetch_is_in_hand).await;
+        in_memory(super::no_more_than_the_prefetch_is_in_hand).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_reaches_no_queue_is_refused() {
-        in_memory("mem", super::what_reaches_no_queue_is_refused).await;
+        in_memory(super::what_reaches_no_queue_is_refused).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn headers_that_fit_no_frame_are_refused() {
-        in_memory("mem", super::headers_that_fit_no_frame_are_refused).await;
+        in_memory(super::headers_that_fit_no_frame_are_refused).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn closing_gives_everything_back_in_order() {
-        in_memory("mem", super::closing_gives_everything_back_in_order).await;
+        in_memory(super::closing_gives_everything_back_in_order).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_dropped_consumer_gives_back_as_well() {
+        in_memory(super::a_dropped_consumer_gives_back_as_well).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_retry_comes_back_to_the_events_queue() {
-        in_memory("mem", super::a_retry_comes_back_to_the_events_queue).await;
+        in_memory(super::a_retry_comes_back_to_the_events_queue).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_walk_rotates_a_hundred_letters_and_loses_none() {
-        in_memory("mem", super::a_walk_rotates_a_hundred_letters_and_loses_none).await;
+        in_memory(super::a_walk_rotates_a_hundred_letters_and_loses_none).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn depth_counts_ready_messages_and_consumers() {
-        in_memory("mem", super::depth_counts_ready_messages_and_consumers).await;
+        in_memory(super::depth_counts_ready_messages_and_consumers).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_hold_queue_gives_back_thirty_times_and_keeps_all() {
-        in_memory("mem", super::a_hold_queue_gives_back_thirty_times_and_keeps_all).await;
+        in_memory(super::a_hold_queue_gives_back_thirty_times_and_keeps_all).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn of_three_hundred_at_once_exactly_the_unroutable_is_refused() {
-        in_memory("mem", super::of_three_hundred_at_once_exactly_the_unroutable_is_refused).await;
+        in_memory(super::of_three_hundred_at_once_exactly_the_unroutable_is_refused).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn after_close_nothing_works_and_nothing_hangs() {
-        in_memory("mem", super::after_close_nothing_works_and_nothing_hangs).await;
+        in_memory(super::after_close_nothing_works_and_nothing_hangs).await;
     }
 }

@@ -118,6 +118,22 @@ async fn a_deleted_queue_ends_the_consumer_and_is_declared_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_retry_queue_is_declared_again_for_the_next_publish() {
+    let Some(rabbit) = Rabbit::start("redeclare").await else { return };
+    let retry = rabbit.topology.retry(rabbit.topology.schedule[0]);
+    let raw = Raw::connect(&rabbit.url).await;
+    raw.channel.queue_delete(retry.clone().into(), Default::default()).await.unwrap();
+    assert_eq!(rabbit.broker.publish(&queue(retry), message("again")).await, Ok(()));
+    let mut consumer = rabbit.broker.consume(&rabbit.topology.events(), 1).await.unwrap();
+    assert_eq!(body(&next(&mut consumer).await.message), "again");
+    consumer.close().await;
+    raw.channel.exchange_delete(rabbit.topology.events().into(), Default::default()).await.unwrap();
+    let to = herald::broker::Destination::Exchange { exchange: rabbit.topology.events(), routing_key: "k".to_owned() };
+    assert_eq!(rabbit.broker.publish(&to, message("again")).await, Ok(()));
+    rabbit.clean_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cut_connection_comes_back() {
     let Some(relayed) = Relayed::start("cut", "").await else { return };
     let (broker, events) = (&relayed.broker, relayed.events());

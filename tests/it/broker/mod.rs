@@ -4,4 +4,5 @@ mod contract;
 mod faults;
 mod memory;
 mod setup;
+mod tls;
 mod topology;

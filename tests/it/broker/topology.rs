@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use herald::broker::{
-    Broker, BrokerError, Standing,
+    Broker, BrokerError, Standing, Topology,
     amqp::{Amqp, AmqpOptions, Role},
     management::Management,
 };
@@ -131,6 +131,15 @@ async fn another_retention_of_dead_letters_is_tolerated_but_nothing_else_beside_
         }
         delete_queues(&url, &topology).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retention_the_broker_cannot_count_is_a_configuration_error() {
+    let Some(url) = amqp_url() else { return };
+    // RabbitMQ expires within ten years or not at all.
+    let topology = Topology { dead_retention: Duration::from_secs(11 * 366 * 86_400), ..topology("long") };
+    let line = config_error(options(&url, &topology)).await;
+    assert!(line.contains("x-message-ttl") && line.contains(&topology.dead()), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
