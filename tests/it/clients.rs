@@ -11,7 +11,7 @@ use tokio::process::Command;
 
 use crate::{
     sandbox::{journal_shape, start},
-    support::within,
+    support::{unique, within},
 };
 
 /// What the clients sent: label to journal entries.
@@ -24,7 +24,7 @@ pub async fn recorded() -> Option<Recording> {
         return None;
     }
     let sandbox = start(Settings::default()).await;
-    let recording = home.join(format!("recording-{}.json", std::process::id()));
+    let recording = home.join(unique("recording"));
     within(120, "the clients' script", run(&home, &sandbox, &recording)).await;
     let text = fs::read_to_string(&recording).unwrap();
     fs::remove_file(&recording).unwrap();
@@ -37,9 +37,13 @@ async fn install(home: &Path) -> bool {
     fs::create_dir_all(home).unwrap();
     // Another test process may be installing: whoever comes second finds everything in place.
     let lock = fs::File::create(home.join("lock")).unwrap();
-    tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await.unwrap().unwrap();
+    let _held = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await.unwrap().unwrap();
     for file in fs::read_dir(&scripts).unwrap().map(Result::unwrap).filter(|file| file.path().is_file()) {
-        fs::copy(file.path(), home.join(file.file_name())).unwrap();
+        let (text, copy) = (fs::read(file.path()).unwrap(), home.join(file.file_name()));
+        // What is in place is not touched: it may be running.
+        if fs::read(&copy).ok().as_ref() != Some(&text) {
+            fs::write(copy, text).unwrap();
+        }
     }
     let wanted = fs::read_to_string(scripts.join("package-lock.json")).unwrap();
     let installed = home.join("installed");

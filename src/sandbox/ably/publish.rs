@@ -11,7 +11,7 @@ use crate::sandbox::{
     call::Call,
     control::Control,
     effects::Effect,
-    journal::{Item, ItemOutcome},
+    entry::{Item, ItemOutcome},
     lock,
     reply::{Answer, Reply},
     route::{Endpoint, Provider},
