@@ -111,6 +111,5 @@ pub(super) fn draft(call: &Call) -> Kept {
         status: None,
         fault: None,
     };
-    // A copy: the call's body is a slice of a larger read buffer.
-    Kept { entry, body: Bytes::copy_from_slice(&call.body), format: call.format() }
+    Kept { entry, body: call.body.clone(), format: call.format() }
 }
