@@ -5,7 +5,8 @@
 use std::{borrow::Cow, time::Duration};
 
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
 use http::{HeaderMap, Request};
 use percent_encoding::percent_decode_str;
 
@@ -16,6 +17,25 @@ use super::{
 
 /// Longest time a client may take to send its body.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How much of a body over the cap is still read and thrown away, so that the client gets to read its refusal.
+const DRAIN: usize = 16 * body::CAP;
+
+async fn read_whole(body: Body) -> Result<Bytes, Problem> {
+    let mut chunks = body.into_data_stream();
+    let mut bytes = BytesMut::new();
+    let mut length = 0;
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| Problem::Incomplete)?;
+        length += chunk.len();
+        if length <= body::CAP {
+            bytes.extend_from_slice(&chunk);
+        } else if length > DRAIN {
+            break;
+        }
+    }
+    if length > body::CAP { Err(Problem::TooLarge) } else { Ok(bytes.freeze()) }
+}
 
 #[derive(Debug)]
 pub(super) struct Call {
@@ -38,10 +58,9 @@ impl Call {
         let query = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
         let query = query.into_owned().collect();
         let gzip = parts.headers.get(http::header::CONTENT_ENCODING).is_some_and(|coding| coding == "gzip");
-        let body = match tokio::time::timeout(READ_TIMEOUT, axum::body::to_bytes(body, body::CAP)).await {
+        let body = match tokio::time::timeout(READ_TIMEOUT, read_whole(body)).await {
             Ok(Ok(bytes)) if gzip => body::gunzip(&bytes),
-            Ok(Ok(bytes)) => Ok(bytes),
-            Ok(Err(_)) => Err(Problem::TooLarge),
+            Ok(read) => read,
             Err(_) => Err(Problem::Incomplete),
         };
         let (body, problem) = match body {

@@ -1,71 +1,22 @@
 //! What was asked of the sandbox and what came of it: entries, counters and effects.
 //!
 //! Written by the server once per request; read by tests, the demo's table and checkers. Bounded in entries and bytes.
-//! Must never keep credentials: of an `Authorization` header only the scheme is kept.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use bytes::Bytes;
-use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::{
-    body::Format,
     call::Call,
     effects::{Effect, Effects},
+    entry::{Entry, Item, ItemOutcome, Kept, draft},
     lock,
     route::{Endpoint, Provider},
     settings::Settings,
 };
-
-/// What became of one message, channel or recipient of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ItemOutcome {
-    Accepted,
-    /// Ably had seen the id: answered like a success, delivered to nobody.
-    Deduped,
-    Refused,
-}
-
-/// One message on one channel, or one recipient of a push.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Item {
-    /// Channel or push token.
-    pub target: Arc<str>,
-    /// The event's id: Ably's message id, or `data.eventId` of a push.
-    pub id: Option<String>,
-    pub outcome: ItemOutcome,
-    /// The provider's error code of a refused item.
-    pub code: Option<String>,
-}
-
-/// One request.
-#[derive(Debug, Clone, Serialize)]
-pub struct Entry {
-    /// Consecutive, from 1.
-    pub number: u64,
-    pub time: Timestamp,
-    pub provider: Provider,
-    pub endpoint: Endpoint,
-    pub method: String,
-    /// As sent, percent-encoded.
-    pub path: String,
-    pub query: Vec<(String, String)>,
-    pub headers: BTreeMap<String, String>,
-    /// The body as JSON, whatever it was sent as; a string where it could not be decoded, null where there was none.
-    pub body: Value,
-    /// Everything the request wanted, item by item; empty for reads.
-    pub items: Vec<Item>,
-    /// The status answered; `None` when no answer was sent.
-    pub status: Option<u16>,
-    /// The fault that struck.
-    pub fault: Option<String>,
-}
 
 /// Totals of one endpoint since the start or the last reset.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -81,14 +32,6 @@ pub struct Count {
     pub peak: u64,
     /// Requests in the house now.
     pub in_flight: u64,
-}
-
-/// An entry as it is kept: the body undecoded, which is smaller and costs nothing.
-#[derive(Debug, Clone)]
-struct Kept {
-    entry: Entry,
-    body: Bytes,
-    format: Option<Format>,
 }
 
 #[derive(Debug, Default)]
@@ -176,45 +119,6 @@ impl Journal {
     }
 }
 
-impl Kept {
-    fn decoded(self) -> Entry {
-        let body = if self.body.is_empty() {
-            Value::Null
-        } else {
-            let decoded = self.format.and_then(|format| format.decode(&self.body).ok());
-            decoded.unwrap_or_else(|| String::from_utf8_lossy(&self.body).into_owned().into())
-        };
-        Entry { body, ..self.entry }
-    }
-}
-
-fn draft(call: &Call) -> Kept {
-    let headers = call.headers.iter().map(|(name, value)| {
-        let value = String::from_utf8_lossy(value.as_bytes());
-        let value = match name.as_str() {
-            "authorization" | "proxy-authorization" => value.split(' ').next().unwrap_or_default().to_owned(),
-            "cookie" => "…".to_owned(),
-            _ => value.into_owned(),
-        };
-        (name.as_str().to_owned(), value)
-    });
-    let entry = Entry {
-        number: 0,
-        time: Timestamp::now(),
-        provider: call.route.endpoint.provider(),
-        endpoint: call.route.endpoint,
-        method: call.method.clone(),
-        path: call.path.clone(),
-        query: call.query.clone(),
-        headers: headers.collect(),
-        body: Value::Null,
-        items: Vec::new(),
-        status: None,
-        fault: None,
-    };
-    Kept { entry, body: call.body.clone(), format: call.format() }
-}
-
 /// The entry of a request that is being handled.
 pub(super) struct Open {
     journal: Arc<Journal>,
@@ -255,12 +159,12 @@ impl Open {
         }
         books.last += 1;
         kept.entry.number = books.last;
-        books.bytes += kept.body.len();
+        books.bytes += kept.bytes();
         books.entries.push_back(kept);
         while (books.entries.len() > self.max_entries || books.bytes > self.max_bytes)
             && let Some(oldest) = books.entries.pop_front()
         {
-            books.bytes -= oldest.body.len();
+            books.bytes -= oldest.bytes();
         }
     }
 }
@@ -275,6 +179,8 @@ impl Drop for Open {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn journal_of(entries: usize, bytes: usize, posts: &[&'static str]) -> Arc<Journal> {
@@ -298,7 +204,8 @@ mod tests {
         assert_eq!(numbers(&journal, 4), [5]);
         assert!(numbers(&journal, 99).is_empty());
         assert_eq!(journal.counts()["batch_publish"].requests, 5);
-        assert_eq!(numbers(&journal_of(100, 5, &["[1]", "[2]", "[]"]), 0), [2, 3], "bytes are bounded too");
+        let bytes = 2 * size_of::<Kept>() + 100;
+        assert_eq!(numbers(&journal_of(100, bytes, &["[1]", "[2]", "[]"]), 0), [2, 3], "bytes are bounded too");
     }
 
     #[test]

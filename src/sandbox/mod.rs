@@ -25,6 +25,7 @@ mod server;
 mod ably;
 mod expo;
 mod window;
+mod entry;
 mod journal;
 mod effects;
 mod control;
@@ -42,8 +43,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use control::Control;
 pub use effects::Effect;
+pub use entry::{Entry, Item, ItemOutcome};
 pub use fault::{Action, Fault, Match, Phase, Waiting};
-pub use journal::{Count, Entry, Item, ItemOutcome};
+pub use journal::Count;
 pub use magic::MAGIC;
 pub use route::{Endpoint, Provider};
 pub use settings::{

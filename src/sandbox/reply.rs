@@ -6,7 +6,7 @@ use axum::{body::Body, response::Response};
 use http::{HeaderName, HeaderValue, header};
 use serde_json::Value;
 
-use super::{body::Format, journal::Item};
+use super::{body::Format, entry::Item};
 
 #[derive(Debug)]
 pub(super) struct Reply {

@@ -28,7 +28,7 @@ pub struct Settings {
     pub receipt_life_ms: u64,
     /// Journal entries kept; the oldest go first, the counters keep counting.
     pub journal_entries: usize,
-    /// Bytes of request bodies kept in the journal.
+    /// About how many bytes of memory the journal may take.
     pub journal_bytes: usize,
     /// Distinct effects kept; later ones are only counted.
     pub effects: usize,

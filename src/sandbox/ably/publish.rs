@@ -11,7 +11,7 @@ use crate::sandbox::{
     call::Call,
     control::Control,
     effects::Effect,
-    journal::{Item, ItemOutcome},
+    entry::{Item, ItemOutcome},
     lock,
     reply::{Answer, Reply},
     route::{Endpoint, Provider},
@@ -41,15 +41,12 @@ const FRAME_BYTES: usize = 512 * 1024;
 pub(super) fn single(control: &Control, call: &Call, caller: &Caller) -> Result<Reply, Refusal> {
     let channel: Arc<str> = call.route.channel.as_str().into();
     let max_bytes = control.settings().message_bytes;
-    let unit = caller
-        .rights
-        .check("publish", &channel)
-        .and_then(|()| body_of(call, FRAME_BYTES))
-        .and_then(|body| message::read(&body, caller.rights.client_id.as_deref(), max_bytes));
-    let unit = match unit {
-        _ if call.param("_forceNack") == Some("true") => Err(Refusal::new(400, 40099, "forced nack")),
-        other => other,
-    };
+    let unit = caller.rights.check("publish", &channel).and_then(|()| {
+        if call.param("_forceNack") == Some("true") {
+            return Err(Refusal::new(400, 40099, "forced nack"));
+        }
+        message::read(&body_of(call, FRAME_BYTES)?, caller.rights.client_id.as_deref(), max_bytes)
+    });
     let mut items = Vec::new();
     let published = publish(control, Endpoint::Publish, &channel, unit.as_ref(), &mut items);
     let reply = match published {

@@ -10,7 +10,7 @@ use crate::sandbox::{
     body::Format,
     control::Control,
     effects::Effect,
-    journal::{Item, ItemOutcome},
+    entry::{Item, ItemOutcome},
     lock,
     reply::Reply,
     route::Provider,

@@ -123,6 +123,8 @@ async fn what_ably_refuses_is_refused() {
     }
     let nack = world.ably("POST", "/channels/a/messages?_forceNack=true", Some(json!({"name": "n"}))).await;
     assert_eq!(nack.ably(), (400, 40099));
+    let denied = world.ably_as("sandbox.subscriber:secret", "POST", "/channels/a/messages?_forceNack=true", None).await;
+    assert_eq!(denied.ably(), (401, 40160), "the capability comes first");
     assert_eq!(nack.headers["x-ably-errorcode"], "40099");
     assert_eq!(nack.headers["content-type"], "application/json");
     assert!(nack.headers.contains_key("x-ably-errormessage") && nack.headers.contains_key("x-ably-serverid"));
@@ -202,6 +204,8 @@ async fn time_status_versions_and_wrong_paths() {
     assert_eq!(world.ably("GET", "/nowhere", None).await.ably(), (404, 40400));
     let request = world.request("GET", "/channels/a/presence").header("authorization", basic("sandbox.key:secret"));
     assert_eq!(send(request.header("x-ably-version", "99")).await.ably(), (400, 40017));
+    let huge = world.publish("a", json!({"data": "x".repeat(5 * 1024 * 1024)})).await;
+    assert_eq!(huge.ably(), (413, 40009), "over the cap of any body");
     let request = world.request("POST", "/channels/a/messages").header("authorization", basic("sandbox.key:secret"));
     assert_eq!(send(request.header("content-type", "text/plain").body("{}")).await.ably(), (400, 40000));
 }
