@@ -1,7 +1,7 @@
 //! Every metric herald has, in one table: name, kind, unit, help. Labels come from enums only, never from data.
 //!
-//! [`install`] is called once by `run`. A name that is counted with but not in the table has no help text: the tests look through
-//! the sources for such names. A gauge that is drained says 0.
+//! [`install`] is called when the port is opened. The tests look through the sources for names that are counted with, so that
+//! each has its help text. A gauge that is drained says 0.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -10,7 +10,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 
 /// What a metric is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+enum Kind {
     Counter,
     Gauge,
     Histogram,
@@ -18,11 +18,11 @@ pub enum Kind {
 
 /// One row of the table.
 #[derive(Debug, Clone, Copy)]
-pub struct Metric {
-    pub name: &'static str,
-    pub kind: Kind,
-    pub unit: Unit,
-    pub help: &'static str,
+struct Metric {
+    name: &'static str,
+    kind: Kind,
+    unit: Unit,
+    help: &'static str,
 }
 
 const fn metric(name: &'static str, kind: Kind, unit: Unit, help: &'static str) -> Metric {
@@ -30,7 +30,7 @@ const fn metric(name: &'static str, kind: Kind, unit: Unit, help: &'static str) 
 }
 
 /// The table. The help texts name the labels.
-pub const METRICS: [Metric; 27] = [
+const METRICS: [Metric; 29] = [
     metric("herald_received_total", Kind::Counter, Unit::Count, "Deliveries taken from the event and hold queues"),
     metric("herald_settled_total", Kind::Counter, Unit::Count, "Deliveries settled, by disposition and reason"),
     metric(
@@ -75,7 +75,21 @@ pub const METRICS: [Metric; 27] = [
     ),
     metric("herald_attempts_total", Kind::Counter, Unit::Count, "Sends to a target, by provider and outcome"),
     metric("herald_tokens_cleared_total", Kind::Counter, Unit::Count, "Push tokens cleared because the device is gone"),
-    metric("herald_send_duration_seconds", Kind::Histogram, Unit::Seconds, "How long a send took, by provider"),
+    metric(
+        "herald_provider_requests_total",
+        Kind::Counter,
+        Unit::Count,
+        "Requests to a provider, by provider, endpoint and result",
+    ),
+    metric(
+        "herald_provider_request_duration_seconds",
+        Kind::Histogram,
+        Unit::Seconds,
+        "How long a request to a provider took, by provider and endpoint",
+    ),
+    metric("herald_batch_size", Kind::Histogram, Unit::Count, "Items gathered into one request, by provider"),
+    metric("herald_store_statements_total", Kind::Counter, Unit::Count, "Statements sent to the store, by statement"),
+    metric("herald_store_duration_seconds", Kind::Histogram, Unit::Seconds, "How long a statement took, by statement"),
     metric(
         "herald_event_age_seconds",
         Kind::Histogram,
@@ -85,12 +99,6 @@ pub const METRICS: [Metric; 27] = [
     metric("herald_in_flight", Kind::Gauge, Unit::Count, "Events in hand"),
     metric("herald_lanes", Kind::Gauge, Unit::Count, "Sessions with an event in hand"),
     metric("herald_queue_ready", Kind::Gauge, Unit::Count, "Messages ready in a queue, by queue"),
-    metric(
-        "herald_oldest_event_age_seconds",
-        Kind::Gauge,
-        Unit::Seconds,
-        "Age of the event received last, 0 when the queue is empty",
-    ),
     metric("herald_broker_connected", Kind::Gauge, Unit::Count, "1 while the connections to the broker stand"),
     metric("herald_ready", Kind::Gauge, Unit::Count, "1 while a consumer is registered"),
     metric("herald_provider_open", Kind::Gauge, Unit::Count, "1 while requests go out to a provider, by provider"),
@@ -102,22 +110,26 @@ pub const METRICS: [Metric; 27] = [
         "Identities in the ledger, by state; received is the sum of the others",
     ),
     metric("herald_books_closed", Kind::Gauge, Unit::Count, "1 while every identity received has exactly one fate"),
-    metric("herald_live_workers", Kind::Gauge, Unit::Count, "Workers with a heartbeat"),
 ];
 
 /// From one quick request to a day in the retry queues.
-const BUCKETS: [f64; 16] =
+const SECONDS: [f64; 16] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0, 3_600.0, 86_400.0];
+
+/// Up to the hundred items that a request may have.
+const SIZES: [f64; 7] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0];
 
 /// Installs the recorder of this process, describes every metric and returns the handle that renders them. A second call
 /// returns the same handle.
-pub fn install() -> Result<PrometheusHandle, BuildError> {
+pub(super) fn install() -> Result<PrometheusHandle, BuildError> {
     static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
     let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(handle) = &*installed {
         return Ok(handle.clone());
     }
-    let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)?;
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_size".to_owned()), &SIZES)?;
     let handle = builder.install_recorder()?;
     for metric in METRICS {
         match metric.kind {
@@ -153,10 +165,12 @@ mod tests {
     }
 
     #[test]
-    fn every_name_counted_with_is_in_the_table() {
+    fn every_name_counted_with_is_in_the_table_and_none_else() {
         let sources = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let names = names_in(&sources);
-        assert!(!names.is_empty());
+        for metric in METRICS {
+            assert!(names.iter().any(|name| name == metric.name), "{} is never counted with", metric.name);
+        }
         for name in names {
             assert!(METRICS.iter().any(|metric| metric.name == name), "{name} is not in the table");
         }
