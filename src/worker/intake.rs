@@ -136,7 +136,14 @@ impl<B: Broker> Worker<B> {
                 _ => Ok(()),
             };
             match store.and(users) {
-                Ok(()) => return self.state.trouble.clear(),
+                Ok(()) => {
+                    let claims =
+                        std::mem::take(&mut *self.state.unsettled.lock().expect("no panic while the lock is held"));
+                    if let Err(error) = self.store.give_up(&claims).await {
+                        tracing::debug!(%error, "claims were not given up; they are void after half an hour");
+                    }
+                    return self.state.trouble.clear();
+                }
                 Err(error) => tracing::debug!(%error, "a database is still away"),
             }
             tokio::select! {
