@@ -33,7 +33,10 @@ pub struct Policy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Disposition {
     Done(Via),
-    Skip(SkipReason),
+    Skip {
+        reason: SkipReason,
+        detail: String,
+    },
     /// Tried again after `delay`, with `attempts` made by then.
     Retry {
         delay: Duration,
@@ -45,8 +48,10 @@ pub enum Disposition {
         provider: Provider,
         cause: HoldCause,
     },
+    /// `attempts` made by now.
     Dead {
         reason: DeadReason,
+        attempts: u32,
         detail: String,
     },
 }
@@ -109,10 +114,10 @@ pub fn judge(
     let too_often = |record: &TargetRecord| record.unknown > policy.unknown_repeats;
 
     if open().next().is_none() {
-        return ended(targets);
+        return ended(targets, attempts + 1);
     }
     if open().all(|(_, record)| too_often(record)) {
-        return dead(DeadReason::Unknown, targets);
+        return dead(DeadReason::Unknown, targets, attempts + 1);
     }
     let open_outcomes = || open().filter(|(_, r)| !too_often(r)).filter_map(|(key, _)| Some((key, outcomes.get(key)?)));
 
@@ -152,12 +157,13 @@ pub fn ask_again(why: &str, attempts: u32, life: Life, policy: &Policy) -> Dispo
 }
 
 /// Judges an event whose life is over: skipped when nobody ever tried or held it, dead otherwise.
-pub fn expired(ever_tried: bool, life: Life) -> Disposition {
+pub fn expired(attempts: u32, ever_tried: bool, life: Life) -> Disposition {
     if ever_tried {
         let detail = format!("its life ended at {}, while it waited", life.expires_at);
-        Disposition::Dead { reason: DeadReason::Expired, detail }
+        Disposition::Dead { reason: DeadReason::Expired, attempts, detail }
     } else {
-        Disposition::Skip(SkipReason::Expired)
+        let detail = format!("its life had ended at {}, before it came", life.expires_at);
+        Disposition::Skip { reason: SkipReason::Expired, detail }
     }
 }
 
@@ -178,15 +184,18 @@ pub fn missing(targets: &BTreeMap<TargetKey, TargetRecord>) -> Vec<&str> {
 }
 
 /// Every target has accepted or never will.
-fn ended(targets: &BTreeMap<TargetKey, TargetRecord>) -> Disposition {
+fn ended(targets: &BTreeMap<TargetKey, TargetRecord>, attempts: u32) -> Disposition {
     let unregistered =
         |record: &TargetRecord| record.failure.as_ref().is_some_and(|f| f.kind == FailureKind::Unregistered);
     let refused = targets.values().any(|record| !record.accepted && !unregistered(record));
     match accepted_via(targets) {
-        _ if refused => dead(DeadReason::Rejected, targets),
+        _ if refused => dead(DeadReason::Rejected, targets, attempts),
         // An unregistered token beside an accepted one is nothing missed: that device is gone.
         Some(via) => Disposition::Done(via),
-        None => Disposition::Skip(SkipReason::InvalidToken),
+        None => {
+            let detail = "every device it could be pushed to is gone".to_owned();
+            Disposition::Skip { reason: SkipReason::InvalidToken, detail }
+        }
     }
 }
 
@@ -203,15 +212,15 @@ fn again(
         Err(no_delay) => {
             let unknown = targets.values().any(|record| !record.accepted && record.unknown > 0);
             match no_delay {
-                _ if unknown => dead(DeadReason::Unknown, targets),
+                _ if unknown => dead(DeadReason::Unknown, targets, attempts),
                 NoDelay::Exhausted => {
                     let detail = format!("{attempts} attempts were made; the last: {reason}");
-                    Disposition::Dead { reason: DeadReason::Exhausted, detail }
+                    Disposition::Dead { reason: DeadReason::Exhausted, attempts, detail }
                 }
                 NoDelay::Expired => {
                     let detail =
                         format!("its life ends at {}, before another attempt; the last: {reason}", life.expires_at);
-                    Disposition::Dead { reason: DeadReason::Expired, detail }
+                    Disposition::Dead { reason: DeadReason::Expired, attempts, detail }
                 }
             }
         }
@@ -219,13 +228,13 @@ fn again(
 }
 
 /// Ends an event as dead, telling what the failing targets said.
-fn dead(reason: DeadReason, targets: &BTreeMap<TargetKey, TargetRecord>) -> Disposition {
+fn dead(reason: DeadReason, targets: &BTreeMap<TargetKey, TargetRecord>, attempts: u32) -> Disposition {
     let said: Vec<String> = targets
         .iter()
         .filter(|(_, record)| !record.accepted)
         .filter_map(|(key, record)| Some(format!("{key}: {}", record.failure.as_ref()?)))
         .collect();
-    Disposition::Dead { reason, detail: super::bounded(&said.join("; "), 600) }
+    Disposition::Dead { reason, attempts, detail: super::bounded(&said.join("; "), 600) }
 }
 
 #[cfg(test)]
@@ -273,7 +282,7 @@ mod tests {
         let outcomes = outcomes.iter().map(|(key, outcome)| (key.to_string(), outcome.clone())).collect();
         match judge(targets, &outcomes, attempts, life(seconds), &policy()) {
             Disposition::Done(via) => format!("done {}", via.as_str()),
-            Disposition::Skip(reason) => format!("skip {}", reason.as_str()),
+            Disposition::Skip { reason, .. } => format!("skip {}", reason.as_str()),
             Disposition::Retry { delay, attempts, .. } => format!("retry {}s #{attempts}", delay.as_secs()),
             Disposition::Hold { provider, cause } => format!("hold {provider} {}", cause.as_str()),
             Disposition::Dead { reason, .. } => format!("dead {}", reason.as_str()),
@@ -329,8 +338,8 @@ mod tests {
 
     #[test]
     fn an_expired_event_is_skipped_at_first_sight_and_dead_later() {
-        assert_eq!(expired(false, life(0)), Disposition::Skip(SkipReason::Expired));
-        assert!(matches!(expired(true, life(0)), Disposition::Dead { reason: DeadReason::Expired, .. }));
+        assert!(matches!(expired(0, false, life(0)), Disposition::Skip { reason: SkipReason::Expired, .. }));
+        assert!(matches!(expired(1, true, life(0)), Disposition::Dead { reason: DeadReason::Expired, .. }));
         assert!(life(0).over() && !life(1).over());
     }
 
@@ -366,7 +375,7 @@ mod tests {
                         prop_assert!(targets.values().any(|record| record.accepted));
                         ended = true;
                     }
-                    Disposition::Skip(_) => { prop_assert!(targets.values().all(|record| !record.accepted)); ended = true; }
+                    Disposition::Skip { .. } => { prop_assert!(targets.values().all(|record| !record.accepted)); ended = true; }
                     Disposition::Dead { .. } => ended = true,
                 }
                 if ended { break; }

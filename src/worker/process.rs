@@ -64,7 +64,7 @@ impl<B: Broker> Worker<B> {
         };
         if entry.crashes >= CRASHES_DEAD {
             let detail = format!("{} workers died while they handled it", entry.crashes);
-            let dead = Disposition::Dead { reason: DeadReason::CrashedWorker, detail };
+            let dead = Disposition::Dead { reason: DeadReason::CrashedWorker, attempts: entry.attempt, detail };
             return self.settle(received, *entry, Vec::new(), dead).await;
         }
         if entry.crashes >= CRASHES_ALONE {
@@ -77,7 +77,7 @@ impl<B: Broker> Worker<B> {
             );
         }
         if self.life(&entry).over() {
-            let disposition = judge::expired(ever_tried(&entry), self.life(&entry));
+            let disposition = judge::expired(entry.attempt, ever_tried(&entry), self.life(&entry));
             return self.settle(received, *entry, Vec::new(), disposition).await;
         }
         let text = self.catalogue.text(&event.name);
@@ -90,8 +90,8 @@ impl<B: Broker> Worker<B> {
             entry.evidence = known.evidence(&decision);
             match decision {
                 Decision::Send { via, .. } => entry.plan(via, &known),
-                Decision::Skip { reason, .. } => {
-                    return self.settle(received, *entry, Vec::new(), Disposition::Skip(reason)).await;
+                Decision::Skip { reason, rule } => {
+                    return self.settle(received, *entry, Vec::new(), Disposition::Skip { reason, detail: rule }).await;
                 }
                 Decision::AskAgain { rule } => {
                     let disposition = judge::ask_again(&rule, entry.attempt, self.life(&entry), &self.policy);

@@ -46,10 +46,9 @@ impl<B: Broker> Worker<B> {
                 entry.via = Some(*via);
                 (entry.reason, entry.detail) = (None, None);
             }
-            Disposition::Skip(reason) => {
+            Disposition::Skip { reason, detail } => {
                 entry.state = State::Skipped;
-                entry.reason = Some(reason.as_str().into());
-                entry.detail = Some(entry.evidence.rule.clone()).filter(|rule| !rule.is_empty());
+                (entry.reason, entry.detail) = (Some(reason.as_str().into()), Some(detail.clone()));
             }
             Disposition::Retry { delay, attempts, reason } => {
                 let queue = self.topology.retry(*delay);
@@ -68,10 +67,9 @@ impl<B: Broker> Worker<B> {
                 metrics::counter!("herald_held_total", "provider" => provider.as_str(), "cause" => cause.as_str())
                     .increment(1);
             }
-            Disposition::Dead { reason, detail } => {
+            Disposition::Dead { reason, attempts, detail } => {
                 entry.state = State::Dead;
-                // A charged attempt that ended everything counts as made.
-                entry.attempt += u32::from(*reason == DeadReason::Exhausted);
+                entry.attempt = *attempts;
                 entry.via = accepted_via(&entry.targets);
                 (entry.reason, entry.detail) = (Some(reason.as_str().into()), Some(detail.clone()));
                 copy = Some((self.topology.dead(), reason.as_str().to_owned(), detail.clone()));
