@@ -73,8 +73,18 @@ async fn every_route_and_every_skip() {
         (event("invalid-token", "partner.advanced", "s-ada", "walt"), "skipped invalid_token", 0, 0),
         (event("unregistered", "partner.advanced", "s-ada", "uma"), "skipped invalid_token", 0, 0),
         (event("no-user", "partner.advanced", "s-ada", "nobody"), "skipped no_user", 0, 0),
-        (with(event("excluded", "partner.advanced", "s-ada", "ben"), "excludeUserId", "ben".into()), "skipped excluded", 0, 0),
-        (with(event("other-excluded", "partner.advanced", "s-ada", "ada"), "excludeUserId", "x".into()), "done realtime", 1, 0),
+        (
+            with(event("excluded", "partner.advanced", "s-ada", "ben"), "excludeUserId", "ben".into()),
+            "skipped excluded",
+            0,
+            0,
+        ),
+        (
+            with(event("other-excluded", "partner.advanced", "s-ada", "ada"), "excludeUserId", "x".into()),
+            "done realtime",
+            1,
+            0,
+        ),
         (
             with(event("expired", "partner.advanced", "s-ada", "ada"), "expiresAt", "2020-01-01T00:00:00Z".into()),
             "skipped expired",
@@ -143,7 +153,10 @@ async fn an_exhausted_event_is_a_dead_letter_that_says_why() {
     assert_eq!((entry.reason.as_deref(), entry.attempt), (Some("exhausted"), 3));
     assert_eq!(rig.ready_messages(&rig.topology.dead()).await, 1);
     let letter = rig.letters().await.remove(0);
-    assert_eq!((letter.reason.as_str(), letter.id.as_str(), letter.session_id.as_deref()), ("exhausted", "e1", Some("s1")));
+    assert_eq!(
+        (letter.reason.as_str(), letter.id.as_str(), letter.session_id.as_deref()),
+        ("exhausted", "e1", Some("s1"))
+    );
     for header in [
         "herald-id",
         "herald-attempt",

@@ -89,7 +89,19 @@ impl Rig {
         let users_url = with_schema(&app);
         let folder = tempfile::tempdir().expect("folder");
         let workers = Vec::new();
-        Some(Rig { prefix, amqp_url, store_url, users_url, sandbox, broker, store, topology, database_url, folder, workers })
+        Some(Rig {
+            prefix,
+            amqp_url,
+            store_url,
+            users_url,
+            sandbox,
+            broker,
+            store,
+            topology,
+            database_url,
+            folder,
+            workers,
+        })
     }
 
     /// Puts a user with a push token into the app's database.

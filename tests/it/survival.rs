@@ -22,7 +22,8 @@ async fn send_load(rig: &Rig, count: usize) {
     for n in (0..count).step_by(2) {
         rig.enter(&format!("s{n}"), &format!("u{n}"));
     }
-    let sends = (0..count).map(|n| rig.send(event(&format!("e{n}"), "partner.advanced", &format!("s{n}"), &format!("u{n}"))));
+    let sends =
+        (0..count).map(|n| rig.send(event(&format!("e{n}"), "partner.advanced", &format!("s{n}"), &format!("u{n}"))));
     use futures::StreamExt;
     futures::stream::iter(sends).buffer_unordered(200).collect::<Vec<()>>().await;
 }
@@ -43,10 +44,17 @@ async fn check_load(rig: &Rig, count: usize) -> u64 {
     assert!(books.closed(), "{books:?}");
     let effects = rig.effects();
     let arrived: BTreeSet<&str> = effects.keys().map(String::as_str).collect();
-    let missing: Vec<String> = (0..count).map(|n| format!("e{n}")).filter(|id| !arrived.contains(id.as_str())).collect();
+    let missing: Vec<String> =
+        (0..count).map(|n| format!("e{n}")).filter(|id| !arrived.contains(id.as_str())).collect();
     assert!(missing.is_empty(), "{} missing, e.g. {:?}; {books:?}", missing.len(), &missing[..missing.len().min(5)]);
     let arrivals: u64 = effects.values().map(|(ably, expo)| ably + expo).sum();
-    println!("{count} events: {:?} done, {:?} skipped, {:?} dead, {} repeats at the providers", books.done, books.skipped, books.dead, arrivals - count as u64);
+    println!(
+        "{count} events: {:?} done, {:?} skipped, {:?} dead, {} repeats at the providers",
+        books.done,
+        books.skipped,
+        books.dead,
+        arrivals - count as u64
+    );
     arrivals - count as u64
 }
 
