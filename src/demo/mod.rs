@@ -1,6 +1,6 @@
 //! `herald demo`: the main job end to end on embedded defaults, with nothing to install.
 //!
-//! Called by the command line. Plays the events of [`script`] through a real worker (memory broker or a given RabbitMQ, SQLite in
+//! Called by the command line. Plays the events of `script` through a real worker (memory broker or a given RabbitMQ, SQLite in
 //! a temporary folder, the sandbox), replays the dead letter, and prints what went where and why, read back from the ledger
 //! and held against the sandbox's journal. Reads nothing from the environment and talks to no provider.
 

@@ -5,7 +5,7 @@
 /// Longest text kept from outside, in bytes.
 pub const MAX_DETAIL: usize = 300;
 
-/// Returns `text` cut to [`MAX_DETAIL`] bytes at a character boundary, with control characters replaced by spaces and
+/// Returns `text` cut to 300 bytes at a character boundary, with control characters replaced by spaces and
 /// push tokens, credentials in URLs and bearer or basic credentials taken out.
 pub fn redact(text: &str) -> String {
     let mut clean = String::with_capacity(text.len().min(MAX_DETAIL));

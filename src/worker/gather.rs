@@ -150,6 +150,13 @@ impl<B: Broker> Worker<B> {
         Ok(())
     }
 
+    /// Remembers the claim of an event that leaves the path without a row, so that no other worker waits for it.
+    pub(super) fn keep_claim(&self, received: &Received, interrupted: &Interrupted) {
+        if let (Interrupted::DatabaseAway, Ok(event)) = (interrupted, &received.event) {
+            self.state.unsettled.lock().expect("no panic while the lock is held").push(event.identity());
+        }
+    }
+
     /// Raises the trouble that stops the intake. A configuration error of a running worker is waited out like an outage.
     pub(super) fn database_away(&self, key: &str, error: &StoreError) -> Interrupted {
         self.state.trouble.raise(&format!("{key}: {error}"));

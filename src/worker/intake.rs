@@ -23,7 +23,7 @@ const MAX_WAIT: Duration = Duration::from_secs(240);
 const HOLD_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why a consumer is given up.
-enum Ended {
+enum Why {
     Stopped,
     DatabaseAway(String),
     Reopen,
@@ -43,21 +43,21 @@ impl<B: Broker> Worker<B> {
             tracing::info!(queue, prefetch = self.settings.prefetch, "taking events in");
             self.readiness.ready();
             match self.take_in(&mut consumer).await {
-                Ended::Stopped => {
+                Why::Stopped => {
                     self.readiness.not_ready("shutting down");
                     self.finish().await;
                     consumer.close().await;
                 }
-                Ended::DatabaseAway(what) => {
+                Why::DatabaseAway(what) => {
                     self.readiness.not_ready(&what);
                     consumer.close().await;
                     self.wait_for_databases().await;
                 }
-                Ended::Reopen => {
+                Why::Reopen => {
                     self.readiness.not_ready("the broker takes no copies");
                     consumer.close().await;
                 }
-                Ended::ChannelEnded => {
+                Why::ChannelEnded => {
                     metrics::counter!("herald_reconnects_total").increment(1);
                     tracing::warn!(queue, "the consumer's channel ended; making a new one");
                 }
@@ -66,16 +66,16 @@ impl<B: Broker> Worker<B> {
         Ok(())
     }
 
-    async fn take_in(self: &Arc<Self>, consumer: &mut Consumer) -> Ended {
+    async fn take_in(self: &Arc<Self>, consumer: &mut Consumer) -> Why {
         loop {
             tokio::select! {
                 biased;
-                () = self.state.stop.cancelled() => return Ended::Stopped,
-                what = self.state.trouble.raised() => return Ended::DatabaseAway(what),
-                () = self.state.reopen.notified() => return Ended::Reopen,
+                () = self.state.stop.cancelled() => return Why::Stopped,
+                what = self.state.trouble.raised() => return Why::DatabaseAway(what),
+                () = self.state.reopen.notified() => return Why::Reopen,
                 delivery = consumer.next() => match delivery {
                     Some(delivery) => self.enter(Received::read(delivery)),
-                    None => return Ended::ChannelEnded,
+                    None => return Why::ChannelEnded,
                 },
             }
         }
@@ -136,7 +136,14 @@ impl<B: Broker> Worker<B> {
                 _ => Ok(()),
             };
             match store.and(users) {
-                Ok(()) => return self.state.trouble.clear(),
+                Ok(()) => {
+                    let claims =
+                        std::mem::take(&mut *self.state.unsettled.lock().expect("no panic while the lock is held"));
+                    if let Err(error) = self.store.give_up(&claims).await {
+                        tracing::debug!(%error, "claims were not given up; they are void after half an hour");
+                    }
+                    return self.state.trouble.clear();
+                }
                 Err(error) => tracing::debug!(%error, "a database is still away"),
             }
             tokio::select! {

@@ -80,6 +80,10 @@ struct State {
     trouble: trouble::Trouble,
     /// A delivery could be neither settled nor copied: its channel must be made anew.
     reopen: tokio::sync::Notify,
+    /// Why the worker cannot go on: somebody must change something first.
+    fatal: std::sync::OnceLock<String>,
+    /// Claims of events that left the path without a row, to be given up once the ledger is back.
+    unsettled: std::sync::Mutex<Vec<String>>,
     waiting: [AtomicUsize; 2],
     in_flight: AtomicUsize,
 }

@@ -31,6 +31,7 @@ impl<B: Broker> Worker<B> {
         match path.await {
             Ok(Ok(())) => {}
             Ok(Err(interrupted)) => {
+                self.keep_claim(&received, &interrupted);
                 metrics::counter!("herald_interrupted_total").increment(1);
                 tracing::debug!(event.id = received.id(), ?interrupted, "left with the broker");
             }

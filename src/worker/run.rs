@@ -65,7 +65,10 @@ impl<B: Broker> Worker<B> {
             tracing::debug!(%error, "the ledger was not told of the end; claims are void in ten seconds");
         }
         self.broker.close().await;
-        ended
+        match self.state.fatal.get() {
+            Some(problem) => Err(BrokerError::Config(problem.clone())),
+            None => ended,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
         sweep::{self, Verdict},
     },
     domain::{ledger::Letter, outcome::Provider},
-    store::LetterFilter,
+    store::{LetterFilter, StoreError},
 };
 
 /// A worker that is silent for ten seconds is taken for dead, so it speaks every two.
@@ -34,6 +34,12 @@ impl<B: Broker> Worker<B> {
     async fn beat(&self) {
         match self.store.heartbeat().await {
             Ok(workers) => self.expo.share_rate(workers.max(1)),
+            // Another worker bears our name, or shares our SQLite file: two of them would undo each other's claims.
+            Err(StoreError::Config(problem)) => {
+                tracing::error!(problem, "this worker cannot go on");
+                let _ = self.state.fatal.set(problem);
+                self.state.stop.cancel();
+            }
             Err(error) => {
                 self.database_away("store.url", &error);
             }
@@ -104,8 +110,12 @@ impl<B: Broker> Worker<B> {
     /// Reads the dead-letter queue once: letters the index does not know are added, those that are gone end as removed.
     async fn read_letters(&self) -> anyhow::Result<()> {
         let mut known: HashMap<String, Vec<i64>> = HashMap::new();
-        for letter in self.store.letters(&LetterFilter::default()).await? {
-            known.entry(key(&letter)).or_default().push(letter.number);
+        let mut page = LetterFilter::default();
+        loop {
+            let letters = self.store.letters(&page).await?;
+            let Some(last) = letters.last() else { break };
+            page.below = Some(last.number);
+            letters.iter().for_each(|letter| known.entry(key(letter)).or_default().push(letter.number));
         }
         let mut unknown = Vec::new();
         sweep::sweep(&self.broker, &self.topology.dead(), |delivery| {

@@ -137,14 +137,13 @@ async fn a_failing_publish_is_retried_through_the_queue_and_succeeds() {
 async fn an_exhausted_event_is_a_dead_letter_that_says_why() {
     let Some(mut rig) = Rig::new("exhausted").await else { return };
     rig.start().await;
-    let publish = Match { endpoint: Some(Endpoint::Publish), contains: Some("s1".into()), ..Match::default() };
-    // Refused for this channel only, so that no breaker opens.
+    let publish = Match { contains: Some("session:s1".into()), ..Match::default() };
     rig.sandbox.control().add_fault(Fault { matching: publish, status: Some(500), ..Fault::new(Action::Status) });
     rig.send(json!({"id": "e1", "sessionId": "s1", "event": "partner.advanced"})).await;
     // Other sessions keep the breaker closed.
-    for n in 0..40 {
+    for n in 0..100 {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         rig.send(json!({"id": format!("ok{n}"), "sessionId": format!("other{n}"), "event": "partner.advanced"})).await;
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         if rig.entry("e1").await.is_some_and(|entry| entry.state == State::Dead) {
             break;
         }

@@ -56,6 +56,8 @@ impl Rig {
     /// Sets everything up on the RabbitMQ at `amqp_url`.
     pub async fn on(name: &str, amqp_url: String) -> Option<Rig> {
         let database_url = database_url()?;
+        // Another test may have installed it.
+        let _installed = rustls::crypto::ring::default_provider().install_default();
         let prefix = unique(name);
         let (ledger, app) = (format!("{prefix}_ledger"), format!("{prefix}_app"));
         let with_schema = |schema: &str| {
