@@ -4,7 +4,7 @@ use std::slice;
 
 use crate::{
     config::Config,
-    domain::outcome::{Failure, FailureKind, Refusal},
+    domain::outcome::{Failure, FailureKind, HoldCause, Refusal},
     provider::{
         ably::{Ably, Publish},
         expo::Expo,
@@ -36,7 +36,10 @@ pub(super) async fn ably(config: &Config) -> Vec<Line> {
     let read = line("ably", "subscribe", &presence, ably.presence(&presence, "herald-check").await);
     let published = ably.publish(publish).await.map_err(|refusal| match refusal {
         Refusal::Failed(failure) => failure,
-        Refusal::Held(cause) => Failure::new(FailureKind::Transient, cause.as_str(), "the request was not made"),
+        Refusal::Held(HoldCause::Unauthorised) => {
+            Failure::new(FailureKind::Unauthorised, "unauthorised", ably.gate().state().why)
+        }
+        Refusal::Held(cause) => Failure::new(FailureKind::Transient, cause.as_str(), ably.gate().state().why),
     });
     let published = line("ably", "publish", &session, published);
     vec![read, published]
@@ -45,14 +48,23 @@ pub(super) async fn ably(config: &Config) -> Vec<Line> {
 fn line<T>(what: &'static str, capability: &str, channel: &str, result: Result<T, Failure>) -> Line {
     match result {
         Ok(_) => Line::new(what, Standing::Ok, format!("the key may {capability} on {channel}")),
-        Err(failure) => match failure.kind {
-            FailureKind::Unauthorised | FailureKind::Rejected => {
+        Err(failure) => match refused(&failure) {
+            true => {
                 let text = format!("{failure}; ably.key (ABLY_API_KEY) needs the capability {capability} on {channel}");
                 Line::new(what, Standing::Wrong, text)
             }
-            _ => Line::new(what, Standing::Unreachable, format!("{failure}; is ably.url right and the network open?")),
+            false => {
+                Line::new(what, Standing::Unreachable, format!("{failure}; is ably.url right and the network open?"))
+            }
         },
     }
+}
+
+/// Tells whether the key is at fault. A presence look-up calls no failure final, since none may hold an event, so its status
+/// is looked at, too.
+fn refused(failure: &Failure) -> bool {
+    matches!(failure.kind, FailureKind::Unauthorised | FailureKind::Rejected)
+        || matches!(failure.status, Some(401 | 403))
 }
 
 /// Asks for a receipt that does not exist: nothing is sent to anybody.
