@@ -14,6 +14,7 @@ mod support;
 mod store;
 mod sandbox;
 mod clients;
+mod journal;
 mod rig;
 mod main_job;
 mod survival;
