@@ -32,6 +32,12 @@ export async function ably() {
     await record(`publish_${label}`, () => each(events, (event) => (
       rest.channels.get(channel(event)).publish({ id: event.id, name: event.event, data: published(event) })
     )));
+    // What JSON and msgpack have different words for, or might.
+    const numbers = [0, -1, 127, 128, -33, 255, -129, 65536, 2 ** 32, -(2 ** 32), Number.MAX_SAFE_INTEGER, 0.1, -1e-7, 1e15];
+    const { text } = events[2].data;
+    const extras = { headers: { numbers, text, long: 'ü'.repeat(300), list: [true, false, null, [], {}], ...events[3].data } };
+    await record(`publish_extras_${label}`, () => rest.channels.get('extras').publish({ id: 'x', name: 'n', extras }));
+    await record(`publish_binary_${label}`, () => rest.channels.get('binary').publish({ id: 'x', data: Buffer.from([0, 255]) }));
     await record(`presence_${label}`, () => each(events, (event) => presence(event).get({ clientId: event.partnerId })));
 
     const first = await record(`presence_page_${label}`, () => presence(page).get({ clientId: page.user, limit: page.limit }));

@@ -12,7 +12,7 @@ use std::{
 
 use herald::sandbox::{Sandbox, Settings};
 use serde_json::Value;
-use tokio::process::Command;
+use tokio::{process::Command, sync::OnceCell};
 
 use crate::{
     sandbox::start,
@@ -25,9 +25,14 @@ pub type Recording = BTreeMap<String, Vec<Value>>;
 /// What both the clients and herald are given to send.
 pub const INPUTS: &str = include_str!("../clients/inputs.json");
 
-/// Lets the clients send [`INPUTS`] to a sandbox of their own and returns what they sent, or `None` after saying that npm is
-/// missing. `recorded.mjs` has the labels.
-pub async fn recorded() -> Option<Recording> {
+/// Lets the clients send [`INPUTS`] to a sandbox of their own, once for all tests of this process, and returns what they
+/// sent, or `None` after saying that npm is missing. `recorded.mjs` has the labels.
+pub async fn recorded() -> Option<&'static Recording> {
+    static RECORDED: OnceCell<Option<Recording>> = OnceCell::const_new();
+    RECORDED.get_or_init(record).await.as_ref()
+}
+
+async fn record() -> Option<Recording> {
     let home = home().await?;
     let sandbox = start(Settings::default()).await;
     let recording = home.join(unique("recording"));

@@ -4,6 +4,8 @@
 //! Both are given `tests/clients/inputs.json` and send to the sandbox; their journal entries are compared to the last field.
 //! What herald does otherwise on purpose is stated in each test, line by line, and must be there.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use herald::{
     config,
@@ -20,7 +22,6 @@ use herald::{
 };
 use secrecy::SecretString;
 use serde_json::Value;
-use std::time::Duration;
 
 use crate::{
     clients::{INPUTS, recorded},

@@ -19,7 +19,9 @@ const LIMIT: &str = r#"ours /query/limit "100""#;
 #[tokio::test]
 async fn ably_js_says_the_same_in_both_formats() {
     let Some(recording) = recorded().await else { return };
-    for label in ["publish", "presence", "presence_page", "presence_next", "batch_publish", "batch_presence"] {
+    for label in
+        ["publish", "publish_extras", "presence", "presence_page", "presence_next", "batch_publish", "batch_presence"]
+    {
         let [json, msgpack] = ["json", "msgpack"].map(|format| &recording[&format!("{label}_{format}")]);
         assert_eq!(json.len(), msgpack.len(), "{label}");
         for (json, msgpack) in json.iter().zip(msgpack) {
@@ -27,6 +29,10 @@ async fn ably_js_says_the_same_in_both_formats() {
             hold(json, msgpack, if json["body"].is_null() { &FORMATS[..1] } else { &FORMATS });
         }
     }
+    let [json, msgpack] = ["json", "msgpack"].map(|format| &recording[&format!("publish_binary_{format}")][0]);
+    // JSON has no word for bytes.
+    let bytes = [r#"differs /body/0/data "AP8=" {"$binary":"AP8="}"#, r#"ours /body/0/encoding "base64""#];
+    hold(json, msgpack, &[&bytes[..], &FORMATS].concat());
 }
 
 #[tokio::test]

@@ -29,8 +29,7 @@ pub fn differences(ours: &Value, theirs: &Value) -> Vec<String> {
 
 fn request(entry: &Value) -> Value {
     let query = entry["query"].as_array().unwrap().iter();
-    let query: Map<String, Value> =
-        query.map(|pair| (pair[0].as_str().unwrap().to_owned(), pair[1].clone())).collect();
+    let query: Map<String, Value> = query.map(|pair| (pair[0].as_str().unwrap().to_owned(), pair[1].clone())).collect();
     assert_eq!(query.len(), entry["query"].as_array().unwrap().len(), "a parameter twice: {entry}");
     let headers = entry["headers"].as_object().unwrap().iter().filter(|(name, _)| !LIBRARY.contains(&name.as_str()));
     let headers: Map<String, Value> = headers.map(|(name, value)| (name.clone(), value.clone())).collect();

@@ -1,8 +1,14 @@
 //! A hundred waiting events cost one request, by the sandbox's own counters.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
-use futures::future::BoxFuture;
+use futures::{future::BoxFuture, poll};
 use herald::sandbox::{Action, Endpoint, Fault};
 use serde_json::Map;
 
@@ -20,7 +26,7 @@ struct Clients {
 
 fn ask(clients: Clients, number: usize) -> BoxFuture<'static, ()> {
     Box::pin(async move {
-        let found = clients.ably.presence(&format!("session {number}, ü:presence").replace(',', ""), "user").await;
+        let found = clients.ably.presence(&format!("session {number}/ü:presence"), "user").await;
         assert_eq!(found.unwrap().members, 0);
     })
 }
@@ -102,13 +108,16 @@ async fn while_all_requests_are_out_a_hundred_gather_one_by_one_into_the_next() 
             held(&sandbox, number + 1).await;
         }
         // Tasks of their own on several threads, in no order: as the worker's lanes are.
-        let hundred = (out..out + 100).map(|number| tokio::spawn(call(clients.clone(), number)));
-        tasks.extend(hundred.collect::<Vec<_>>());
-        // Asked again and again, so that one that went out by itself would have been counted.
-        for _ in 0..50 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            assert_eq!(requests(&sandbox), expected((one, out as u64), (many, 0)).into_iter().filter(|(_, n)| *n > 0).collect());
+        let asked = Arc::new(AtomicUsize::new(0));
+        for number in out..out + 100 {
+            let (asked, mut call) = (asked.clone(), call(clients.clone(), number));
+            tasks.push(tokio::spawn(async move {
+                assert!(poll!(&mut call).is_pending());
+                asked.fetch_add(1, Ordering::SeqCst);
+                call.await;
+            }));
         }
+        eventually("all to have asked", async || (asked.load(Ordering::SeqCst) == 100).then_some(())).await;
         assert_eq!(sandbox.control().release(), out);
         for answer in within(30, "all answers", join_all(tasks)).await {
             answer.unwrap();
