@@ -24,9 +24,9 @@ export async function record(label, call) {
   return result;
 }
 
-/** Writes the recording to the file the caller asked for. */
-export async function save() {
-  if (process.env.RECORDING) await writeFile(process.env.RECORDING, JSON.stringify(recording, null, 1));
+/** Writes the recording to `file`. */
+export async function save(file) {
+  await writeFile(file, JSON.stringify(recording, null, 1));
 }
 
 /** Asserts that `call` fails, and returns the error. */

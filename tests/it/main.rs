@@ -15,6 +15,7 @@ mod store;
 mod sandbox;
 mod clients;
 mod commands;
+mod journal;
 mod rig;
 mod main_job;
 mod survival;

@@ -166,6 +166,9 @@ mod tests {
         ] {
             assert_eq!(component(channel), expected);
         }
+        // As `URLSearchParams`, with which ably-js writes its queries.
+        let odd = "ü 🙂+%2B&a=b!~*'()/:,@";
+        assert_eq!(query_value(odd), "%C3%BC+%F0%9F%99%82%2B%252B%26a%3Db%21%7E*%27%28%29%2F%3A%2C%40");
         assert_eq!(query_value("a:b,c d&e"), "a%3Ab%2Cc+d%26e");
         assert!(is_addressable("...") && !is_addressable("..") && !is_addressable(".") && !is_addressable(""));
     }
