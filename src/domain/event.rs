@@ -188,10 +188,27 @@ fn data(fields: &mut Map<String, Value>) -> Result<Map<String, Value>, Malformed
 fn time(fields: &mut Map<String, Value>, name: &'static str) -> Result<Option<Timestamp>, Malformed> {
     let Some(text) = string(fields, name)? else { return Ok(None) };
     checked_string(name, &text)?;
-    text.parse().map(Some).map_err(|_| {
+    let time = if is_rfc3339(&text) { text.parse().ok() } else { None };
+    time.map(Some).ok_or_else(|| {
         let shown = super::bounded(&text, 64);
         Malformed::new(name, format!("is `{shown}`; expected an RFC 3339 time such as 2026-01-31T12:00:00Z"))
     })
+}
+
+/// Tells whether `text` has the shape of an RFC 3339 time (section 5.6). The parser behind it also takes other forms of
+/// ISO 8601, which another reader of the same event would refuse.
+fn is_rfc3339(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let shape = |text: &str, shape: &str| {
+        let fits = |(c, s): (char, char)| if s == '0' { c.is_ascii_digit() } else { c.eq_ignore_ascii_case(&s) };
+        text.len() == shape.len() && text.chars().zip(shape.chars()).all(fits)
+    };
+    let (Some(seconds), Some(rest)) = (text.get(..19), text.get(19..)) else { return false };
+    let zone = rest.find(['Z', 'z', '+', '-']).unwrap_or(rest.len());
+    let (fraction, zone) = rest.split_at(zone);
+    (shape(seconds, "0000-00-00T00:00:00") || shape(seconds, "0000-00-00 00:00:00"))
+        && (fraction.is_empty() || fraction.strip_prefix('.').is_some_and(digits))
+        && (shape(zone, "Z") || shape(zone, "+00:00") || shape(zone, "-00:00"))
 }
 
 /// Names a JSON value's type, with its article.
@@ -264,6 +281,39 @@ mod tests {
         }
         assert_eq!(malformed(b"\xff{}"), "body: is not UTF-8 from byte 0");
         assert!(malformed(vec![b' '; MAX_BODY + 1]).starts_with("body: has 65537 bytes"));
+    }
+
+    #[test]
+    fn a_time_is_rfc_3339_and_nothing_looser() {
+        let read = |time: &str| {
+            let body = json!({"id": "i", "sessionId": "s", "event": "e", "occurredAt": time}).to_string();
+            decode(body.as_bytes(), &Meta::default()).map(|event| event.occurred_at.unwrap().to_string())
+        };
+        for (time, expected) in [
+            ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00Z"),
+            ("2026-01-31t12:00:00.5z", "2026-01-31T12:00:00.5Z"),
+            ("2026-01-31 12:00:00.123456789+02:00", "2026-01-31T10:00:00.123456789Z"),
+            ("2026-01-31T12:00:00-00:00", "2026-01-31T12:00:00Z"),
+        ] {
+            assert_eq!(read(time).unwrap(), expected);
+        }
+        for time in [
+            "",
+            "2026-01-31",
+            "2026-01-31T12:00:00",
+            "2026-01-31T12:00Z",
+            "2026-01-31T12Z",
+            "20260131T120000Z",
+            "2026-01-31T12:00:00+0200",
+            "2026-01-31T12:00:00+02:00[Europe/Paris]",
+            "2026-01-31T12:00:00,5Z",
+            "2026-02-30T12:00:00Z",
+            "2026-01-31T25:00:00Z",
+            "1767225600",
+            "2026-01-31T12:00:0\u{661}Z",
+        ] {
+            assert_eq!(read(time).unwrap_err().field, "occurredAt", "{time}");
+        }
     }
 
     #[test]

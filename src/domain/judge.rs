@@ -48,7 +48,7 @@ pub enum Disposition {
         provider: Provider,
         cause: HoldCause,
     },
-    /// `attempts` made by now.
+    /// Given up, with `attempts` made, the last one included.
     Dead {
         reason: DeadReason,
         attempts: u32,
@@ -113,11 +113,13 @@ pub fn judge(
     let open = || targets.iter().filter(|(_, record)| !record.accepted && !record.closed);
     let too_often = |record: &TargetRecord| record.unknown > policy.unknown_repeats;
 
+    // Whatever was asked of a provider now counts, unless it refused us as such.
+    let made = attempts + u32::from(outcomes.values().any(charged));
     if open().next().is_none() {
-        return ended(targets, attempts + 1);
+        return ended(targets, made);
     }
     if open().all(|(_, record)| too_often(record)) {
-        return dead(DeadReason::Unknown, targets, attempts + 1);
+        return dead(DeadReason::Unknown, targets, made);
     }
     let open_outcomes = || open().filter(|(_, r)| !too_often(r)).filter_map(|(key, _)| Some((key, outcomes.get(key)?)));
 
@@ -157,10 +159,10 @@ pub fn ask_again(why: &str, attempts: u32, life: Life, policy: &Policy) -> Dispo
 }
 
 /// Judges an event whose life is over: skipped when nobody ever tried or held it, dead otherwise.
-pub fn expired(attempts: u32, ever_tried: bool, life: Life) -> Disposition {
+pub fn expired(ever_tried: bool, attempts: u32, life: Life) -> Disposition {
     if ever_tried {
         let detail = format!("its life ended at {}, while it waited", life.expires_at);
-        Disposition::Dead { reason: DeadReason::Expired, attempts, detail }
+        Disposition::Dead { reason: DeadReason::Expired, detail, attempts }
     } else {
         let detail = format!("its life had ended at {}, before it came", life.expires_at);
         Disposition::Skip { reason: SkipReason::Expired, detail }
@@ -181,6 +183,15 @@ pub fn accepted_via(targets: &BTreeMap<TargetKey, TargetRecord>) -> Option<Via> 
 /// Returns the targets that have not accepted, as they stand in `herald-route`: `ably,expo:0123456789ab`.
 pub fn missing(targets: &BTreeMap<TargetKey, TargetRecord>) -> Vec<&str> {
     targets.iter().filter(|(_, record)| !record.accepted).map(|(key, _)| key.as_str()).collect()
+}
+
+/// Tells whether `outcome` is an attempt made: being held, or refused for our credentials, uses none.
+fn charged(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Accepted { .. } => true,
+        Outcome::Failed(failure) => failure.kind != FailureKind::Unauthorised,
+        Outcome::Held(_) => false,
+    }
 }
 
 /// Every target has accepted or never will.
@@ -215,12 +226,12 @@ fn again(
                 _ if unknown => dead(DeadReason::Unknown, targets, attempts),
                 NoDelay::Exhausted => {
                     let detail = format!("{attempts} attempts were made; the last: {reason}");
-                    Disposition::Dead { reason: DeadReason::Exhausted, attempts, detail }
+                    Disposition::Dead { reason: DeadReason::Exhausted, detail, attempts }
                 }
                 NoDelay::Expired => {
                     let detail =
                         format!("its life ends at {}, before another attempt; the last: {reason}", life.expires_at);
-                    Disposition::Dead { reason: DeadReason::Expired, attempts, detail }
+                    Disposition::Dead { reason: DeadReason::Expired, detail, attempts }
                 }
             }
         }
@@ -234,7 +245,7 @@ fn dead(reason: DeadReason, targets: &BTreeMap<TargetKey, TargetRecord>, attempt
         .filter(|(_, record)| !record.accepted)
         .filter_map(|(key, record)| Some(format!("{key}: {}", record.failure.as_ref()?)))
         .collect();
-    Disposition::Dead { reason, attempts, detail: super::bounded(&said.join("; "), 600) }
+    Disposition::Dead { reason, detail: super::bounded(&said.join("; "), 600), attempts }
 }
 
 #[cfg(test)]
@@ -285,7 +296,7 @@ mod tests {
             Disposition::Skip { reason, .. } => format!("skip {}", reason.as_str()),
             Disposition::Retry { delay, attempts, .. } => format!("retry {}s #{attempts}", delay.as_secs()),
             Disposition::Hold { provider, cause } => format!("hold {provider} {}", cause.as_str()),
-            Disposition::Dead { reason, .. } => format!("dead {}", reason.as_str()),
+            Disposition::Dead { reason, attempts, .. } => format!("dead {} #{attempts}", reason.as_str()),
         }
     }
 
@@ -299,11 +310,11 @@ mod tests {
             (vec![(A, ok()), (X, ok())], 0, day, "done both"),
             (vec![(A, failed(Transient))], 0, day, "retry 5s #1"),
             (vec![(A, failed(Transient))], 1, day, "retry 30s #2"),
-            (vec![(A, failed(Transient))], 3, day, "dead exhausted"),
-            (vec![(A, failed(Transient))], 0, 3, "dead expired"),
-            (vec![(A, failed(Rejected))], 0, day, "dead rejected"),
+            (vec![(A, failed(Transient))], 3, day, "dead exhausted #4"),
+            (vec![(A, failed(Transient))], 0, 3, "dead expired #1"),
+            (vec![(A, failed(Rejected))], 0, day, "dead rejected #1"),
             (vec![(A, ok()), (X, failed(Transient))], 0, day, "retry 5s #1"),
-            (vec![(A, ok()), (X, failed(Rejected))], 0, day, "dead rejected"),
+            (vec![(A, ok()), (X, failed(Rejected))], 0, day, "dead rejected #1"),
             (vec![(A, failed(Rejected)), (X, failed(Transient))], 0, day, "retry 5s #1"),
             // An unregistered token beside an accepted one: pushed. Alone: nobody to push to.
             (vec![(X, ok()), (Y, failed(Unregistered))], 0, day, "done push"),
@@ -311,7 +322,7 @@ mod tests {
             // A push of unknown fate waits half a minute at least; an unknown publish is dropped by its id.
             (vec![(X, failed(Unknown))], 0, day, "retry 30s #1"),
             (vec![(A, failed(Unknown))], 0, day, "retry 5s #1"),
-            (vec![(X, failed(Unknown))], 0, 20, "dead unknown"),
+            (vec![(X, failed(Unknown))], 0, 20, "dead unknown #1"),
             (vec![(X, Outcome::Held(HoldCause::Breaker))], 2, day, "hold expo breaker"),
             (vec![(X, failed(Unauthorised))], 0, day, "hold expo unauthorised"),
             (vec![(A, ok()), (X, Outcome::Held(HoldCause::Throttled))], 0, day, "hold expo throttled"),
@@ -327,7 +338,7 @@ mod tests {
         let unknown = [(X, failed(FailureKind::Unknown))];
         assert_eq!(check_on(&mut targets, &unknown, 0, 86_400), "retry 30s #1");
         assert_eq!(check_on(&mut targets, &unknown, 1, 86_400), "retry 30s #2");
-        assert_eq!(check_on(&mut targets, &unknown, 2, 86_400), "dead unknown");
+        assert_eq!(check_on(&mut targets, &unknown, 2, 86_400), "dead unknown #3");
     }
 
     #[test]
@@ -338,8 +349,11 @@ mod tests {
 
     #[test]
     fn an_expired_event_is_skipped_at_first_sight_and_dead_later() {
-        assert!(matches!(expired(0, false, life(0)), Disposition::Skip { reason: SkipReason::Expired, .. }));
-        assert!(matches!(expired(1, true, life(0)), Disposition::Dead { reason: DeadReason::Expired, .. }));
+        assert!(matches!(expired(false, 0, life(0)), Disposition::Skip { reason: SkipReason::Expired, .. }));
+        assert!(matches!(
+            expired(true, 2, life(0)),
+            Disposition::Dead { reason: DeadReason::Expired, attempts: 2, .. }
+        ));
         assert!(life(0).over() && !life(1).over());
     }
 

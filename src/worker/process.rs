@@ -64,7 +64,8 @@ impl<B: Broker> Worker<B> {
         };
         if entry.crashes >= CRASHES_DEAD {
             let detail = format!("{} workers died while they handled it", entry.crashes);
-            let dead = Disposition::Dead { reason: DeadReason::CrashedWorker, attempts: entry.attempt, detail };
+            let attempts = entry.attempt;
+            let dead = Disposition::Dead { reason: DeadReason::CrashedWorker, detail, attempts };
             return self.settle(received, *entry, Vec::new(), dead).await;
         }
         if entry.crashes >= CRASHES_ALONE {
@@ -77,7 +78,7 @@ impl<B: Broker> Worker<B> {
             );
         }
         if self.life(&entry).over() {
-            let disposition = judge::expired(entry.attempt, ever_tried(&entry), self.life(&entry));
+            let disposition = judge::expired(ever_tried(&entry), entry.attempt, self.life(&entry));
             return self.settle(received, *entry, Vec::new(), disposition).await;
         }
         let text = self.catalogue.text(&event.name);

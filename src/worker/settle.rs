@@ -67,7 +67,7 @@ impl<B: Broker> Worker<B> {
                 metrics::counter!("herald_held_total", "provider" => provider.as_str(), "cause" => cause.as_str())
                     .increment(1);
             }
-            Disposition::Dead { reason, attempts, detail } => {
+            Disposition::Dead { reason, detail, attempts } => {
                 entry.state = State::Dead;
                 entry.attempt = *attempts;
                 entry.via = accepted_via(&entry.targets);
@@ -144,7 +144,8 @@ impl<B: Broker> Worker<B> {
 
     /// Sends a delivery that cannot be handled here and now to the first retry queue, its attempt unchanged.
     pub(super) async fn settle_elsewhere(&self, received: &Received, reason: &'static str) -> Result<(), Interrupted> {
-        let marks = Marks { reason: Some(reason.into()), ..received.marks_for_copy() };
+        let id = Some(received.id().to_owned());
+        let marks = Marks { id, reason: Some(reason.into()), ..received.marks_for_copy() };
         let queue = self.topology.retry(self.policy.schedule[0]);
         self.publish_copy(received, &queue, received.copy(&marks)).await?;
         self.ack(received, ("postponed", reason.to_owned())).await;
@@ -173,9 +174,10 @@ impl<B: Broker> Worker<B> {
             Ok(delay) => (self.topology.retry(delay), "panic"),
             Err(_) => (self.topology.dead(), DeadReason::CrashedWorker.as_str()),
         };
-        let marks = Marks { attempt: attempts, reason: Some(reason.into()), error, ..received.marks_for_copy() };
+        let (id, reason) = (Some(received.id().to_owned()), Some(reason.to_owned()));
+        let marks = Marks { id, attempt: attempts, reason, error, ..received.marks_for_copy() };
         if self.publish_copy(received, &queue, received.copy(&marks)).await.is_ok() {
-            self.ack(received, ("panicked", reason.to_owned())).await;
+            self.ack(received, ("panicked", marks.reason.unwrap_or_default())).await;
         }
     }
 

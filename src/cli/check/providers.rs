@@ -1,22 +1,12 @@
 //! Lines about the providers: whether Ably takes the key for what herald does with it, and whether Expo answers.
 
-use std::slice;
-
 use crate::{
     config::Config,
-    domain::outcome::{Failure, FailureKind, HoldCause, Refusal},
-    provider::{
-        ably::{Ably, Publish},
-        expo::Expo,
-    },
+    domain::outcome::{Failure, FailureKind},
+    provider::{ably::Ably, expo::Expo},
 };
 
 use super::{Line, Standing, databases::missing};
-
-/// The session whose channels are tried.
-const SESSION: &str = "herald-check";
-/// A ticket that Expo never gave out.
-const NO_TICKET: &str = "00000000-0000-4000-8000-000000000000";
 
 /// Reads presence (capability `subscribe`) and publishes one message (capability `publish`).
 pub(super) async fn ably(config: &Config) -> Vec<Line> {
@@ -25,38 +15,19 @@ pub(super) async fn ably(config: &Config) -> Vec<Line> {
         Ok(ably) => ably,
         Err(error) => return vec![Line::new("ably", Standing::Wrong, error.to_string())],
     };
-    let channel = |template: &str| template.replace("{sessionId}", SESSION);
-    let (presence, session) = (channel(&config.ably.presence_channel), channel(&config.ably.session_channel));
-    let publish = Publish {
-        channel: session.clone(),
-        name: "herald.check".to_owned(),
-        data: "{}".to_owned(),
-        id: uuid::Uuid::now_v7().to_string(),
-    };
-    let read = line("ably", "subscribe", &presence, ably.presence(&presence, "herald-check").await);
-    let published = ably.publish(publish).await.map_err(|refusal| match refusal {
-        Refusal::Failed(failure) => failure,
-        Refusal::Held(HoldCause::Unauthorised) => {
-            Failure::new(FailureKind::Unauthorised, "unauthorised", ably.gate().state().why)
-        }
-        Refusal::Held(cause) => Failure::new(FailureKind::Transient, cause.as_str(), ably.gate().state().why),
-    });
-    let published = line("ably", "publish", &session, published);
-    vec![read, published]
+    ably.check().await.into_iter().map(|(what, result)| line(what, result)).collect()
 }
 
-fn line<T>(what: &'static str, capability: &str, channel: &str, result: Result<T, Failure>) -> Line {
+fn line(what: &str, result: Result<(), Failure>) -> Line {
     match result {
-        Ok(_) => Line::new(what, Standing::Ok, format!("the key may {capability} on {channel}")),
-        Err(failure) => match refused(&failure) {
-            true => {
-                let text = format!("{failure}; ably.key (ABLY_API_KEY) needs the capability {capability} on {channel}");
-                Line::new(what, Standing::Wrong, text)
-            }
-            false => {
-                Line::new(what, Standing::Unreachable, format!("{failure}; is ably.url right and the network open?"))
-            }
-        },
+        Ok(()) => Line::new("ably", Standing::Ok, format!("the key may {what}")),
+        Err(failure) if refused(&failure) => {
+            let text = format!("{failure}; ably.key (ABLY_API_KEY) must be a key that may {what}");
+            Line::new("ably", Standing::Wrong, text)
+        }
+        Err(failure) => {
+            Line::new("ably", Standing::Unreachable, format!("{failure}; is ably.url right and the network open?"))
+        }
     }
 }
 
@@ -73,8 +44,8 @@ pub(super) async fn expo(config: &Config) -> Vec<Line> {
         Ok(expo) => expo,
         Err(error) => return vec![Line::new("expo", Standing::Wrong, error.to_string())],
     };
-    vec![match expo.receipts(slice::from_ref(&NO_TICKET.to_owned())).await {
-        Ok(_) => Line::new("expo", Standing::Ok, "Expo answers"),
+    vec![match expo.reachable().await {
+        Ok(()) => Line::new("expo", Standing::Ok, "Expo answers"),
         Err(failure) => match failure.kind {
             FailureKind::Unauthorised => {
                 let text = format!("{failure}; set expo.access_token (EXPO_ACCESS_TOKEN) to a token of the project");
