@@ -16,5 +16,6 @@ mod sandbox;
 mod clients;
 mod rig;
 mod main_job;
+mod contract;
 mod survival;
 mod provider;
