@@ -14,7 +14,7 @@ use crate::{
     domain::{
         judge::{self, CRASHES_ALONE, CRASHES_DEAD, Disposition, Life},
         ledger::{DeadReason, Entry},
-        routing::{self, Decision},
+        routing::{self, Decision, Presence},
     },
 };
 
@@ -95,7 +95,11 @@ impl<B: Broker> Worker<B> {
                     return self.settle(received, *entry, Vec::new(), Disposition::Skip { reason, detail: rule }).await;
                 }
                 Decision::AskAgain { rule } => {
-                    let disposition = judge::ask_again(&rule, entry.attempt, self.life(&entry), &self.policy);
+                    let why = match &known.presence {
+                        Presence::Unknown(failure) => format!("{rule}: {failure}"),
+                        Presence::NotAsked | Presence::Present { .. } | Presence::Absent => rule,
+                    };
+                    let disposition = judge::ask_again(&why, entry.attempt, self.life(&entry), &self.policy);
                     return self.settle(received, *entry, Vec::new(), disposition).await;
                 }
             }

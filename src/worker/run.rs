@@ -162,7 +162,11 @@ async fn patiently<T>(
     let mut pause = Duration::from_millis(250);
     let mut said: Option<Instant> = None;
     loop {
-        match connect().await {
+        let connected = tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            connected = connect() => connected,
+        };
+        match connected {
             Ok(connected) => return Ok(Some(connected)),
             Err(StoreError::Unavailable(problem)) => {
                 readiness.not_ready(&format!("{what} is away: {problem}"));

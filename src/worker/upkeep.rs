@@ -85,7 +85,11 @@ impl<B: Broker> Worker<B> {
     async fn reconcile_letters(self: Arc<Self>) {
         let mut differed = true;
         loop {
-            match self.letters_differ().await {
+            let differ = tokio::select! {
+                () = self.state.stop.cancelled() => return,
+                differ = self.letters_differ() => differ,
+            };
+            match differ {
                 Ok(true) if differed => {
                     if let Err(error) = self.read_letters().await {
                         tracing::warn!(%error, "the dead-letter queue could not be read into the index; it is tried again");
@@ -149,7 +153,12 @@ impl<B: Broker> Worker<B> {
         loop {
             tokio::select! {
                 () = self.state.stop.cancelled() => return,
-                _ = ticks.tick() => act(&self).await,
+                _ = ticks.tick() => {}
+            }
+            // A stop does not wait for a broker or a database that is away: each of these may be left half done.
+            tokio::select! {
+                () = self.state.stop.cancelled() => return,
+                () = act(&self) => {}
             }
         }
     }

@@ -18,5 +18,6 @@ mod commands;
 mod journal;
 mod rig;
 mod main_job;
+mod contract;
 mod survival;
 mod provider;

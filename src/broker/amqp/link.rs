@@ -50,6 +50,8 @@ pub(super) struct Plan {
     pub topology: Option<Topology>,
     /// Held meanwhile: two connections declaring the same missing queue would only get in each other's way.
     pub set_up: Arc<Mutex<()>>,
+    /// Shared by the connections to one broker, so that its absence is told once.
+    pub complaint: Arc<std::sync::Mutex<Complaint>>,
 }
 
 impl Link {
@@ -104,13 +106,13 @@ impl Link {
     /// Connects again and again; returns only the error that makes the first connection impossible.
     async fn keep(&self, plan: &Plan) -> BrokerError {
         let mut pauses = pauses();
-        let mut complaint = Complaint::default();
+        let complaint = || plan.complaint.lock().expect("no panic while the lock is held");
         let mut ever = false;
         loop {
             match open(plan).await {
                 Ok(session) => {
                     ever = true;
-                    complaint.over(&plan.name);
+                    complaint().over(&plan.name);
                     let (session, since) = (Arc::new(session), Instant::now());
                     self.state.send_replace(State::Up(Arc::clone(&session)));
                     let why = session.watch().await;
@@ -127,7 +129,7 @@ impl Link {
                         BrokerError::Unavailable(why) => why,
                         other => other.to_string(),
                     };
-                    complaint.say(&plan.name, &why);
+                    complaint().say(&plan.name, &why);
                     self.state.send_replace(State::Away(why));
                 }
             }
@@ -158,7 +160,7 @@ fn pauses() -> ExponentialBackoff {
 
 /// Says that the broker is away, once a minute instead of at every attempt.
 #[derive(Default)]
-struct Complaint {
+pub(super) struct Complaint {
     since: Option<Instant>,
     said: Option<Instant>,
 }

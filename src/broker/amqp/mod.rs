@@ -88,13 +88,13 @@ impl Amqp {
     pub fn start(options: AmqpOptions) -> Amqp {
         let AmqpOptions { url, ca_file, instance, topology, role } = options;
         let address = Address::parse(&url, ca_file);
-        let set_up = Arc::new(Mutex::new(()));
+        let (set_up, complaint) = (Arc::new(Mutex::new(())), Arc::default());
         let (stop, supervisors) = (CancellationToken::new(), TaskTracker::new());
         let start = |purpose: &str| {
             let (name, address) = (format!("herald {instance} {purpose}"), address.clone());
             let link = Link::new();
             let topology = (role != Role::Inspect).then(|| topology.clone());
-            let plan = Plan { address, name, topology, set_up: Arc::clone(&set_up) };
+            let plan = Plan { address, name, topology, set_up: Arc::clone(&set_up), complaint: Arc::clone(&complaint) };
             supervisors.spawn(Arc::clone(&link).supervise(plan, stop.clone()));
             link
         };
