@@ -4,10 +4,13 @@
 
 use tracing_subscriber::{EnvFilter, filter::Directive, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::config::{Log, LogFormat};
+use crate::{
+    broker::amqp::LOG_DIRECTIVE,
+    config::{Log, LogFormat},
+};
 
 /// What other crates say below these levels is about their insides; an explicit directive in `log.level` wins.
-const TAMED: [&str; 5] = ["lapin=warn", "sqlx=warn", "hyper=warn", "h2=warn", "reqwest=warn"];
+const TAMED: [&str; 5] = [LOG_DIRECTIVE, "sqlx=warn", "hyper=warn", "h2=warn", "reqwest=warn"];
 
 /// Starts logging. A second call changes nothing.
 pub fn init(log: &Log) {
@@ -44,8 +47,8 @@ mod tests {
     #[test]
     fn noisy_crates_are_tamed_unless_asked_for() {
         for (level, contains, lacks) in [
-            ("info", &["info", "lapin=warn", "sqlx=warn"][..], &[][..]),
-            ("debug,sqlx=trace", &["debug", "sqlx=trace", "lapin=warn"], &["sqlx=warn"]),
+            ("info", &["info", "lapin=off", "sqlx=warn"][..], &[][..]),
+            ("debug,sqlx=trace", &["debug", "sqlx=trace", "lapin=off"], &["sqlx=warn"]),
         ] {
             let filter = filter(level).to_string();
             assert!(contains.iter().all(|part| filter.contains(part)), "{filter}");
