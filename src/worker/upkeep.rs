@@ -46,6 +46,14 @@ impl<B: Broker> Worker<B> {
         }
     }
 
+    /// Lets the ledger hear of us, and returns how many workers live.
+    pub(super) async fn heartbeat(&self) -> Result<u32, StoreError> {
+        let workers = self.store.heartbeat().await?;
+        let mut pulse = self.state.pulse.lock().expect("no panic while the lock is held");
+        pulse.beat(Instant::now(), workers);
+        Ok(workers)
+    }
+
     async fn gauge(&self) {
         metrics::gauge!("herald_in_flight").set(self.state.in_flight.load(Ordering::Relaxed) as f64);
         metrics::gauge!("herald_lanes").set(self.state.lanes.len() as f64);
@@ -85,7 +93,11 @@ impl<B: Broker> Worker<B> {
     async fn reconcile_letters(self: Arc<Self>) {
         let mut differed = true;
         loop {
-            match self.letters_differ().await {
+            let differ = tokio::select! {
+                () = self.state.stop.cancelled() => return,
+                differ = self.letters_differ() => differ,
+            };
+            match differ {
                 Ok(true) if differed => {
                     if let Err(error) = self.read_letters().await {
                         tracing::warn!(%error, "the dead-letter queue could not be read into the index; it is tried again");
