@@ -17,4 +17,5 @@ mod clients;
 mod rig;
 mod main_job;
 mod survival;
+mod windows;
 mod provider;

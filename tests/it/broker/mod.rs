@@ -3,6 +3,6 @@
 mod contract;
 mod faults;
 mod memory;
-mod setup;
+pub mod setup;
 mod tls;
 mod topology;
