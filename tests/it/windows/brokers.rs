@@ -142,18 +142,23 @@ async fn an_alarm_that_blocks_publishing_stops_copies_only() {
     let Some(node) = Node::start("balarm").await else { return };
     let Some(mut rig) = Rig::on("balarm", node.url.clone()).await else { return };
     rig.enter("s1", "ada");
-    rig.start().await;
+    let worker = rig.start().await;
+    // One waits for its publish to be taken, the other for presence, behind which its publish is refused.
     hold(&rig, Endpoint::Publish, Phase::Before);
+    hold(&rig, Endpoint::Presence, Phase::Before);
     rig.send(event("fails", "partner.advanced", "s1", "ada")).await;
     rig.send(json!({"id": "goes", "sessionId": "s2", "event": "partner.advanced"})).await;
     eventually("both are out", async || (rig.sandbox.control().held().len() == 2).then_some(())).await;
     node.run("ctl", &["set_vm_memory_high_watermark", "absolute", "1"]).await;
-    let matching = Match { contains: Some("session:s1".into()), ..Match::default() };
+    let matching = Match { endpoint: Some(Endpoint::Publish), contains: Some("session:s1".into()), ..Match::default() };
+    rig.sandbox.control().add_fault(Fault { matching, ..Fault::new(Action::Status) });
     rig.sandbox.control().release();
-    let refused = Fault { matching, times: Some(8), ..Fault::new(Action::Status) };
-    rig.sandbox.control().add_fault(refused);
     rig.until("goes", State::Done).await;
+    let blocked = async || rig.log(worker).contains("the broker blocks publishing").then_some(());
+    eventually("the broker blocks the copy", blocked).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
+    let entry = rig.entry("fails").await.expect("claimed");
+    assert_eq!((entry.state, entry.attempt), (State::Waiting, 0), "not charged before its copy stands: {entry:?}");
     node.run("ctl", &["set_vm_memory_high_watermark", "0.6"]).await;
     rig.sandbox.control().clear_faults();
     rig.until("fails", State::Done).await;
