@@ -4,11 +4,13 @@
 
 use tracing_subscriber::{EnvFilter, filter::Directive, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::config::{Log, LogFormat};
+use crate::{
+    broker::amqp::LOG_DIRECTIVE,
+    config::{Log, LogFormat},
+};
 
-/// What other crates say below these levels is about their insides; an explicit directive in `log.level` wins. lapin is off
-/// because it logs returned messages with their bodies.
-const TAMED: [&str; 5] = ["lapin=off", "sqlx=warn", "hyper=warn", "h2=warn", "reqwest=warn"];
+/// What other crates say below these levels is about their insides; an explicit directive in `log.level` wins.
+const TAMED: [&str; 5] = [LOG_DIRECTIVE, "sqlx=warn", "hyper=warn", "h2=warn", "reqwest=warn"];
 
 /// Starts logging. A second call changes nothing.
 pub fn init(log: &Log) {

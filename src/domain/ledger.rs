@@ -253,7 +253,9 @@ impl Entry {
     pub fn add_attempts(&mut self, attempts: impl IntoIterator<Item = AttemptRecord>) {
         self.attempts.extend(attempts);
         let excess = self.attempts.len().saturating_sub(MAX_ATTEMPTS_KEPT);
-        self.attempts.drain(1..1 + excess);
+        // The first stays; there may be none at all when no target was left to try.
+        let first = self.attempts.len().min(1);
+        self.attempts.drain(first..first + excess);
     }
 
     /// Returns a waiting row, as it stands at first sight of `claim`.
@@ -399,5 +401,17 @@ impl Books {
     pub fn closed(&self) -> bool {
         let ended: i64 = [&self.done, &self.skipped, &self.dead].iter().flat_map(|by| by.values()).sum();
         self.received == self.waiting + ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_that_tried_no_target_adds_nothing() {
+        let mut entry = Entry::test_row();
+        entry.add_attempts([]);
+        assert!(entry.attempts.is_empty());
     }
 }

@@ -29,9 +29,11 @@ pub(super) enum Claimed {
     /// Another worker is at it.
     Elsewhere,
     /// A copy with a higher attempt waits.
-    Stale,
+    Stale(Box<Entry>),
     /// It was delivered before.
     Repeat(Box<Entry>),
+    /// The ledger refuses this very event, and says why: that concerns nobody else.
+    Refused(String),
 }
 
 /// What is known of the recipient.
@@ -65,6 +67,7 @@ impl<B: Broker> Worker<B> {
         let (mut entry, first) = match self.store.claim(claim).await {
             Ok(ledger::Claimed::Granted { entry, first }) => (entry, first),
             Ok(ledger::Claimed::Foreign { .. }) => return Ok(Claimed::Elsewhere),
+            Err(StoreError::Data(error)) => return Ok(Claimed::Refused(error)),
             Err(error) => return Err(self.database_away("store.url", &error)),
         };
         if first {
@@ -84,7 +87,7 @@ impl<B: Broker> Worker<B> {
             );
         }
         Ok(match standing(&entry, arrival) {
-            Standing::Stale => Claimed::Stale,
+            Standing::Stale => Claimed::Stale(entry),
             Standing::Repeat => Claimed::Repeat(entry),
             Standing::Continue => {
                 // The copy in hand knows better than the row when its confirm outran the row.
@@ -153,7 +156,7 @@ impl<B: Broker> Worker<B> {
     /// Remembers the claim of an event that leaves the path without a row, so that no other worker waits for it.
     pub(super) fn keep_claim(&self, received: &Received, interrupted: &Interrupted) {
         if let (Interrupted::DatabaseAway, Ok(event)) = (interrupted, &received.event) {
-            self.state.unsettled.lock().expect("no panic while the lock is held").push(event.identity());
+            self.unsettled().insert(event.identity());
         }
     }
 

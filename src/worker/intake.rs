@@ -3,11 +3,15 @@
 //! Called by `run`. Owns the consumers: one for the events queue, and one per hold queue while its provider takes requests.
 //! Prefetch is the only backpressure. Never starts an event while a database is away, and never gives up on the broker.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, MutexGuard},
+    time::Duration,
+};
 
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Received, Worker, clock, lanes::Entered};
+use super::{Received, Worker, clock, lanes::Entered, trouble::Relapses};
 use crate::{
     broker::{Broker, BrokerError, Consumer, Delivery, marks::Marks},
     domain::{
@@ -15,12 +19,16 @@ use crate::{
         outcome::Provider,
     },
     provider::gate::{Admission, Gate},
+    store::StoreError,
 };
 
 /// Longest wait in a lane before the event goes back to a queue: nothing stays in hand over five minutes.
 const MAX_WAIT: Duration = Duration::from_secs(240);
 /// Pause between two probes of a held provider, and between two looks at a crowded one.
 const HOLD_PAUSE: Duration = Duration::from_secs(1);
+
+/// First and longest pause before a database is asked again.
+const PROBE_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
 /// Why a consumer is given up.
 enum Why {
@@ -34,6 +42,7 @@ impl<B: Broker> Worker<B> {
     /// Takes events in until told to stop, then finishes what is in hand. `Err` only when waiting is of no use.
     pub(super) async fn intake(self: &Arc<Self>) -> Result<(), BrokerError> {
         let queue = self.topology.events();
+        let mut relapses = Relapses::default();
         while !self.state.stop.is_cancelled() {
             self.readiness.not_ready("no consumer is registered yet");
             let mut consumer = tokio::select! {
@@ -51,7 +60,9 @@ impl<B: Broker> Worker<B> {
                 Why::DatabaseAway(what) => {
                     self.readiness.not_ready(&what);
                     consumer.close().await;
+                    self.pause(relapses.pause(Instant::now())).await;
                     self.wait_for_databases().await;
+                    relapses.over(Instant::now());
                 }
                 Why::Reopen => {
                     self.readiness.not_ready("the broker takes no copies");
@@ -67,12 +78,13 @@ impl<B: Broker> Worker<B> {
     }
 
     async fn take_in(self: &Arc<Self>, consumer: &mut Consumer) -> Why {
+        let mut reopen = self.state.reopen.subscribe();
         loop {
             tokio::select! {
                 biased;
                 () = self.state.stop.cancelled() => return Why::Stopped,
                 what = self.state.trouble.raised() => return Why::DatabaseAway(what),
-                () = self.state.reopen.notified() => return Why::Reopen,
+                _ = reopen.changed() => return Why::Reopen,
                 delivery = consumer.next() => match delivery {
                     Some(delivery) => self.enter(Received::read(delivery)),
                     None => return Why::ChannelEnded,
@@ -128,29 +140,43 @@ impl<B: Broker> Worker<B> {
 
     /// Probes the databases with growing pauses until all answer.
     async fn wait_for_databases(&self) {
-        let mut pause = Duration::from_millis(250);
+        let (mut pause, longest) = PROBE_PAUSES;
         while !self.state.stop.is_cancelled() {
-            let store = self.store.heartbeat().await.map(drop);
-            let users = match &self.users {
-                Some(users) if store.is_ok() => users.look_up("herald-probe").await.map(drop),
-                _ => Ok(()),
+            let probed = tokio::select! {
+                () = self.state.stop.cancelled() => return,
+                probed = self.probe_databases() => probed,
             };
-            match store.and(users) {
-                Ok(()) => {
-                    let claims =
-                        std::mem::take(&mut *self.state.unsettled.lock().expect("no panic while the lock is held"));
-                    if let Err(error) = self.store.give_up(&claims).await {
-                        tracing::debug!(%error, "claims were not given up; they are void after half an hour");
-                    }
-                    return self.state.trouble.clear();
+            match probed {
+                Ok(None) => return self.state.trouble.clear(),
+                Ok(Some(wait)) => self.pause(wait).await,
+                Err(error) => {
+                    tracing::debug!(%error, "a database is still away");
+                    self.pause(pause).await;
+                    pause = (pause * 2).min(longest);
                 }
-                Err(error) => tracing::debug!(%error, "a database is still away"),
-            }
-            tokio::select! {
-                () = self.state.stop.cancelled() => {}
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(5)),
             }
         }
+    }
+
+    /// Asks the databases for what the path of an event needs of them. Returns how long to wait all the same, so that other
+    /// workers may speak again before their claims are taken for void.
+    async fn probe_databases(&self) -> Result<Option<Duration>, StoreError> {
+        self.heartbeat().await?;
+        if let Some(users) = &self.users {
+            users.look_up("herald-probe").await?;
+        }
+        // Not only so that no other worker waits for them: it writes where claims are written.
+        let claims: Vec<String> = self.unsettled().iter().cloned().collect();
+        self.store.give_up(&claims).await?;
+        self.unsettled().retain(|identity| !claims.contains(identity));
+        let now = Instant::now();
+        let careful = self.state.pulse.lock().expect("no panic while the lock is held").careful_until(now);
+        Ok(careful.map(|until| until - now))
+    }
+
+    /// Claims of events that left the path without a row.
+    pub(super) fn unsettled(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.state.unsettled.lock().expect("no panic while the lock is held")
     }
 
     /// Brings held events back while `provider` takes requests.
@@ -170,20 +196,23 @@ impl<B: Broker> Worker<B> {
                     () = self.state.stop.cancelled() => {}
                     () = changed => {}
                 },
-                Admission::Probe => {
-                    self.drain_held(provider, &gate, 1).await;
+                admitted @ Admission::Probe => {
+                    self.drain_held(provider, &gate, admitted, 1).await;
                     self.pause(HOLD_PAUSE).await;
                 }
                 Admission::Open if self.crowded(provider) => self.pause(HOLD_PAUSE).await,
-                Admission::Open => self.drain_held(provider, &gate, (self.settings.prefetch / 8).max(1)).await,
+                admitted @ Admission::Open => {
+                    self.drain_held(provider, &gate, admitted, (self.settings.prefetch / 8).max(1)).await;
+                }
             }
         }
     }
 
-    /// Consumes a hold queue for as long as its provider's gate stays as it is.
-    async fn drain_held(self: &Arc<Self>, provider: Provider, gate: &Gate, prefetch: u16) {
+    /// Consumes a hold queue for as long as its provider's gate stays as it was when it `admitted` requests.
+    async fn drain_held(self: &Arc<Self>, provider: Provider, gate: &Gate, admitted: Admission, prefetch: u16) {
         let queue = self.topology.hold(provider);
-        let admitted = gate.admission();
+        let mut raised = std::pin::pin!(self.state.trouble.raised_since());
+        let mut reopen = self.state.reopen.subscribe();
         let consumer = tokio::select! {
             () = self.state.stop.cancelled() => return,
             consumer = self.broker.consume(&queue, prefetch) => consumer,
@@ -197,7 +226,8 @@ impl<B: Broker> Worker<B> {
             tokio::select! {
                 biased;
                 () = self.state.stop.cancelled() => break,
-                _ = self.state.trouble.raised() => break,
+                () = &mut raised => break,
+                _ = reopen.changed() => break,
                 () = changed => {}
                 delivery = consumer.next() => match delivery {
                     Some(delivery) => {

@@ -12,6 +12,7 @@ mod gather;
 mod send;
 mod settle;
 mod trouble;
+mod pulse;
 mod upkeep;
 mod run;
 
@@ -78,12 +79,13 @@ struct State {
     /// Read while an event is handled; written while an event that workers died over is handled alone.
     alone: RwLock<()>,
     trouble: trouble::Trouble,
-    /// A delivery could be neither settled nor copied: its channel must be made anew.
-    reopen: tokio::sync::Notify,
+    /// A delivery could be neither settled nor copied: every consumer's channel must be made anew, whichever it came by.
+    reopen: tokio::sync::watch::Sender<()>,
     /// Why the worker cannot go on: somebody must change something first.
     fatal: std::sync::OnceLock<String>,
     /// Claims of events that left the path without a row, to be given up once the ledger is back.
-    unsettled: std::sync::Mutex<Vec<String>>,
+    unsettled: std::sync::Mutex<HashSet<String>>,
+    pulse: std::sync::Mutex<pulse::Pulse>,
     waiting: [AtomicUsize; 2],
     in_flight: AtomicUsize,
 }

@@ -41,7 +41,9 @@ impl<B: Broker> Worker<B> {
                     event.id = received.id(),
                     "a bug in herald made the handling of this event panic; it is retried"
                 );
-                self.settle_panicked(&received).await;
+                let error = "a bug in herald made the handling panic".to_owned();
+                // Interrupted: it stays with the broker and comes again.
+                let _ = self.settle_unable(&received, "panic", DeadReason::CrashedWorker, error).await;
             }
         }
     }
@@ -59,8 +61,13 @@ impl<B: Broker> Worker<B> {
         let mut entry = match self.claim(received, event).await? {
             Claimed::Entry(entry) => entry,
             Claimed::Elsewhere => return self.settle_elsewhere(received, "claimed").await,
-            Claimed::Stale => return self.settle_stale(received).await,
+            Claimed::Stale(entry) => return self.settle_stale(received, *entry).await,
             Claimed::Repeat(entry) => return self.settle_repeat(received, *entry).await,
+            Claimed::Refused(error) => {
+                tracing::error!(event.id = event.id, error, "the ledger refuses this event; it is retried");
+                let error = format!("the ledger refuses this event: {error}");
+                return self.settle_unable(received, "ledger_refused", DeadReason::Exhausted, error).await;
+            }
         };
         if entry.crashes >= CRASHES_DEAD {
             let detail = format!("{} workers died while they handled it", entry.crashes);

@@ -59,8 +59,10 @@ impl<B: Broker> Worker<B> {
         }
         let ended = self.intake().await;
         self.state.stop.cancel();
-        // Done already after an orderly stop; otherwise outcomes in hand still reach the ledger.
-        self.finish().await;
+        // After an orderly stop the grace period is over; otherwise outcomes in hand still reach the ledger.
+        if !self.state.tracker.is_closed() {
+            self.finish().await;
+        }
         if let Err(error) = self.store.farewell().await {
             tracing::debug!(%error, "the ledger was not told of the end; claims are void in ten seconds");
         }

@@ -153,7 +153,9 @@ impl<B: Broker> Worker<B> {
     }
 
     /// Drops a delivery whose newer copy waits in a queue.
-    pub(super) async fn settle_stale(&self, received: &Received) -> Result<(), Interrupted> {
+    pub(super) async fn settle_stale(&self, received: &Received, entry: Entry) -> Result<(), Interrupted> {
+        // Writing the row gives up the claim, which would turn the newer copy away from every other worker.
+        self.record(Record { entry, tickets: Vec::new(), letter: None }).await;
         self.ack(received, ("stale", String::new())).await;
         Ok(())
     }
@@ -165,20 +167,36 @@ impl<B: Broker> Worker<B> {
         Ok(())
     }
 
-    /// Retries an event whose handling panicked; after the whole schedule it is dead.
-    pub(super) async fn settle_panicked(&self, received: &Received) {
+    /// Retries an event that cannot be handled for a fault on this side, with `reason`; after the whole schedule it is
+    /// `dead`. The row stays as it was.
+    pub(super) async fn settle_unable(
+        &self,
+        received: &Received,
+        reason: &'static str,
+        dead: DeadReason,
+        error: String,
+    ) -> Result<(), Interrupted> {
         let attempts = received.marks.attempt + 1;
-        let error = Some("a bug in herald made the handling panic".to_owned());
         let delay = next_delay(&self.policy.schedule, attempts, Duration::ZERO, Duration::MAX);
         let (queue, reason) = match delay {
-            Ok(delay) => (self.topology.retry(delay), "panic"),
-            Err(_) => (self.topology.dead(), DeadReason::CrashedWorker.as_str()),
+            Ok(delay) => (self.topology.retry(delay), reason),
+            Err(_) => (self.topology.dead(), dead.as_str()),
         };
-        let (id, reason) = (Some(received.id().to_owned()), Some(reason.to_owned()));
-        let marks = Marks { id, attempt: attempts, reason, error, ..received.marks_for_copy() };
-        if self.publish_copy(received, &queue, received.copy(&marks)).await.is_ok() {
-            self.ack(received, ("panicked", marks.reason.unwrap_or_default())).await;
+        let marks = Marks {
+            id: Some(received.id().to_owned()),
+            attempt: attempts,
+            reason: Some(reason.into()),
+            error: Some(error),
+            ..received.marks_for_copy()
+        };
+        self.publish_copy(received, &queue, received.copy(&marks)).await?;
+        if let Ok(event) = &received.event
+            && let Err(error) = self.store.give_up(&[event.identity()]).await
+        {
+            tracing::debug!(event.id = event.id, %error, "the claim was not given up; it is void after half an hour");
         }
+        self.ack(received, ("unable", reason.to_owned())).await;
+        Ok(())
     }
 
     /// Publishes a copy and returns once it is confirmed.
@@ -201,7 +219,7 @@ impl<B: Broker> Worker<B> {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         // Unacknowledged as it is, it would stay in hand: a new channel brings it back.
-        self.state.reopen.notify_one();
+        self.state.reopen.send_replace(());
         Err(Interrupted::ChannelEnded)
     }
 

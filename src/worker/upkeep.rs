@@ -4,6 +4,8 @@
 
 use std::{collections::HashMap, sync::Arc, sync::atomic::Ordering, time::Duration};
 
+use tokio::time::Instant;
+
 use super::{Worker, settle::index_letter};
 use crate::{
     broker::{
@@ -32,7 +34,7 @@ impl<B: Broker> Worker<B> {
     }
 
     async fn beat(&self) {
-        match self.store.heartbeat().await {
+        match self.heartbeat().await {
             Ok(workers) => self.expo.share_rate(workers.max(1)),
             // Another worker bears our name, or shares our SQLite file: two of them would undo each other's claims.
             Err(StoreError::Config(problem)) => {
@@ -44,6 +46,14 @@ impl<B: Broker> Worker<B> {
                 self.database_away("store.url", &error);
             }
         }
+    }
+
+    /// Lets the ledger hear of us, and returns how many workers live.
+    pub(super) async fn heartbeat(&self) -> Result<u32, StoreError> {
+        let workers = self.store.heartbeat().await?;
+        let mut pulse = self.state.pulse.lock().expect("no panic while the lock is held");
+        pulse.beat(Instant::now(), workers);
+        Ok(workers)
     }
 
     async fn gauge(&self) {
@@ -151,14 +161,13 @@ impl<B: Broker> Worker<B> {
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            // Nothing here is worth waiting for at the end: a broker or database that is away would use the grace period up.
             tokio::select! {
                 () = self.state.stop.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
-            // A stop does not wait for a broker or a database that is away: each of these may be left half done.
-            tokio::select! {
-                () = self.state.stop.cancelled() => return,
-                () = act(&self) => {}
+                () = async {
+                    ticks.tick().await;
+                    act(&self).await;
+                } => {}
             }
         }
     }

@@ -20,4 +20,5 @@ mod rig;
 mod main_job;
 mod contract;
 mod survival;
+mod windows;
 mod provider;

@@ -125,6 +125,24 @@ impl Rig {
         sqlx::query_scalar(sqlx::AssertSqlSafe(select)).bind(user).fetch_one(&mut connection).await.expect("token")
     }
 
+    /// Opens a connection to the database of both schemas, `<prefix>_ledger` and `<prefix>_app`.
+    pub async fn database(&self) -> sqlx::PgConnection {
+        sqlx::PgConnection::connect(&self.database_url).await.expect("PostgreSQL")
+    }
+
+    /// Runs statements as the operator of the database would; `LEDGER` and `APP` stand for the schemas.
+    pub async fn sql(&self, statements: &str) {
+        let mut connection = self.database().await;
+        connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(self.named(statements)))).await.expect("statements");
+        connection.close().await.expect("close");
+    }
+
+    /// Puts the schemas' names in for `LEDGER` and `APP`.
+    pub fn named(&self, statements: &str) -> String {
+        let (ledger, app) = (format!("\"{}_ledger\"", self.prefix), format!("\"{}_app\"", self.prefix));
+        statements.replace("LEDGER", &ledger).replace("APP", &app)
+    }
+
     /// The command `herald …` with this rig's configuration.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_herald"));
@@ -184,12 +202,22 @@ impl Rig {
         self.workers[number].child.wait().expect("wait");
     }
 
+    /// Sends SIGTERM.
+    pub fn signal(&self, number: usize) {
+        let pid = self.workers[number].child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+    }
+
     /// Sends SIGTERM and returns the exit code.
     pub async fn terminate(&mut self, number: usize) -> Option<i32> {
+        self.signal(number);
         let worker = &mut self.workers[number];
-        let pid = worker.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
         eventually("the worker has ended", async || worker.child.try_wait().expect("status")).await.code()
+    }
+
+    /// Returns the path of a configuration that names a worker: `instance` lies in no section, so no variable sets it.
+    pub fn named_instance(&self, instance: &str) -> String {
+        self.file(&format!("{instance}.toml"), &format!("instance = \"{instance}\"\n"))
     }
 
     /// Writes a file into the workers' folder and returns its path.
@@ -197,6 +225,13 @@ impl Rig {
         let path = self.folder.path().join(name);
         std::fs::write(&path, text).expect("file");
         path.to_str().expect("UTF-8").to_owned()
+    }
+
+    /// Returns what `/readyz` answers.
+    pub async fn ready(&self, number: usize) -> u16 {
+        let url = format!("{}/readyz", self.workers[number].http);
+        let answer = reqwest::Client::new().get(url).timeout(Duration::from_secs(2)).send().await;
+        answer.expect("the worker answers").status().as_u16()
     }
 
     pub fn log(&self, number: usize) -> String {
