@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use herald::domain::ledger::State;
+use herald::{
+    broker::{Broker, Destination, Message},
+    domain::ledger::{Letter, State},
+};
 use lapin::{
     options::{BasicGetOptions, BasicNackOptions},
     types::{AMQPValue, FieldTable},
@@ -67,6 +70,37 @@ async fn the_attempt_that_ends_an_event_is_counted() {
     let (headers, _) = rig.peek(&rig.topology.dead()).await;
     assert_eq!(number(&headers, "herald-attempt"), 1);
     assert_eq!(text(&headers, "herald-route"), "ably");
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn letters_that_others_put_there_are_listed_with_what_their_body_says() {
+    let Some(mut rig) = Rig::new("ct_foreign").await else { return };
+    let dead = Destination::Queue(rig.topology.dead());
+    for body in [r#"{"id":"foreign","sessionId":"s1","event":"a.b"}"#, "junk"] {
+        let message = Message { body: body.into(), ..Message::default() };
+        rig.broker.publish(&dead, message).await.expect("published");
+    }
+    let number = rig.start().await;
+    let letters =
+        eventually("both are in the index", async || Some(rig.letters().await).filter(|all| all.len() == 2)).await;
+    let foreign = letters.iter().find(|letter| letter.id == "foreign").expect("named by its body");
+    assert_eq!((foreign.session_id.as_deref(), foreign.event.as_deref()), (Some("s1"), Some("a.b")));
+    assert!(letters.iter().any(|letter| letter.id.starts_with("unreadable-")));
+    assert!(letters.iter().all(|letter| letter.failed_at > 0 && letter.reason == "unknown_origin"));
+    // The next start prunes and counts: they are known, and not past their retention.
+    assert_eq!(rig.terminate(number).await, Some(0));
+    let number = rig.start().await;
+    eventually("the letters were pruned", async || {
+        let metrics = reqwest::get(format!("{}/metrics", rig.http(number))).await.ok()?.text().await.ok()?;
+        metrics.contains(r#"statement="prune_letters""#).then_some(())
+    })
+    .await;
+    let numbers = |letters: Vec<Letter>| letters.into_iter().map(|letter| letter.number).collect::<Vec<_>>();
+    assert_eq!(numbers(rig.letters().await), numbers(letters));
+    let replayed = rig.command(&["dead", "replay", "--id", "foreign", "--yes"]).output().expect("herald");
+    assert_eq!(replayed.status.code(), Some(0));
+    rig.until("foreign", State::Done).await;
     rig.end().await;
 }
 
