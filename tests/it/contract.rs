@@ -14,6 +14,7 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 
 use crate::{
     rig::{Rig, event, free_port},
@@ -168,7 +169,9 @@ async fn check_says_that_ably_refuses_the_key() {
 async fn a_worker_whose_broker_is_away_ends_at_once() {
     let folder = tempfile::tempdir().expect("folder");
     let port = free_port();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_herald"))
+    // Another test may have installed it.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_herald"))
         .arg("run")
         .current_dir(folder.path())
         .env_clear()
@@ -176,7 +179,9 @@ async fn a_worker_whose_broker_is_away_ends_at_once() {
         .env("DATABASE_URL", "none")
         .env("ABLY_API_KEY", "a.k:s")
         .env("HERALD_HTTP__LISTEN", format!("127.0.0.1:{port}"))
+        .stdout(Stdio::null())
         .stderr(Stdio::piped())
+        .kill_on_drop(true)
         .spawn()
         .expect("herald");
     let url = format!("http://127.0.0.1:{port}");
@@ -188,11 +193,18 @@ async fn a_worker_whose_broker_is_away_ends_at_once() {
     // Long enough for the upkeep to be waiting for the broker.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let asked = Instant::now();
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill").success());
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &child.id().expect("it runs").to_string()])
+            .status()
+            .expect("kill")
+            .success()
+    );
     let status = eventually("the worker has ended", async || child.try_wait().expect("status")).await;
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
     assert_eq!(status.code(), Some(0));
-    let told = std::io::read_to_string(child.stderr.take().expect("stderr")).expect("log");
+    let mut told = String::new();
+    child.stderr.take().expect("stderr").read_to_string(&mut told).await.expect("log");
     assert_eq!(told.matches("broker unreachable").count(), 1, "one line a minute: {told}");
     assert!(!told.contains("hunter2"));
 }
