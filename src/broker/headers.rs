@@ -60,9 +60,40 @@ pub(super) fn text<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'
     }
 }
 
-/// Returns why the broker itself dead-lettered the message (`x-first-death-reason`: `delivery_limit`, `expired`, …).
-pub fn death_reason(message: &Message) -> Option<String> {
-    text(&message.properties, "x-first-death-reason").map(|reason| crate::domain::bounded(reason, 64))
+/// How the broker itself dead-lettered a message last, as far as it says.
+#[derive(Debug, Default)]
+pub(super) struct Death {
+    /// `delivery_limit`, `expired`, …
+    pub(super) reason: Option<String>,
+    pub(super) at: Option<jiff::Timestamp>,
+    pub(super) queue: Option<String>,
+    pub(super) exchange: Option<String>,
+    pub(super) routing_key: Option<String>,
+}
+
+/// Returns the newest entry of `x-death`, which is the first one (<https://www.rabbitmq.com/docs/dlx#effects>).
+pub(super) fn death(message: &Message) -> Option<Death> {
+    let headers = message.properties.headers().as_ref()?;
+    let AMQPValue::FieldArray(deaths) = headers.inner().get("x-death")? else { return None };
+    let AMQPValue::FieldTable(last) = deaths.as_slice().first()? else { return None };
+    // As long as AMQP lets names be.
+    let plain = |value: &AMQPValue| match value {
+        AMQPValue::LongString(text) if text.as_bytes().len() <= 255 => {
+            std::str::from_utf8(text.as_bytes()).ok().map(str::to_owned)
+        }
+        _ => None,
+    };
+    let text = |name: &str| last.inner().get(name).and_then(plain);
+    let at = match last.inner().get("time") {
+        Some(AMQPValue::Timestamp(seconds)) => i64::try_from(*seconds).ok(),
+        _ => None,
+    };
+    let routing_key = match last.inner().get("routing-keys") {
+        Some(AMQPValue::FieldArray(keys)) => keys.as_slice().first().and_then(plain),
+        _ => None,
+    };
+    let at = at.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    Some(Death { reason: text("reason"), at, queue: text("queue"), exchange: text("exchange"), routing_key })
 }
 
 /// Returns the header `name` as an integer, whatever its width, or a number written out as text.

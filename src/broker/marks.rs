@@ -82,6 +82,19 @@ impl Marks {
         }
     }
 
+    /// Reads the marks of a dead letter. Of one that the broker itself put there (the delivery limit) why, when and from
+    /// where is in what the broker wrote: what we wrote tells of an earlier copy. Our own copies never carry `x-death`.
+    pub fn of_letter(message: &Message) -> Marks {
+        let mut marks = Marks::read(message);
+        if let Some(death) = headers::death(message) {
+            (marks.reason, marks.failed_at, marks.queue) = (death.reason, death.at, death.queue);
+            if marks.exchange.is_none() {
+                (marks.exchange, marks.routing_key) = (death.exchange, death.routing_key);
+            }
+        }
+        marks
+    }
+
     /// Writes the marks in place of whatever `herald-*` headers the message had.
     pub fn write(&self, message: &mut Message) {
         let mut table = headers::retain(message.properties.headers(), |name| !name.starts_with("herald-"));
@@ -193,6 +206,36 @@ mod tests {
             assert_eq!(headers::text(&message.properties, "traceparent"), Some("00-1"));
             assert_eq!(headers::text(&message.properties, "herald-stale"), None);
         }
+    }
+
+    #[test]
+    fn a_letter_of_the_brokers_own_tells_what_the_broker_wrote() {
+        let death = |reason: &str, queue: &str, seconds: u64| {
+            let mut table = FieldTable::default();
+            for (name, value) in [("reason", reason), ("queue", queue), ("exchange", "herald.events")] {
+                table.insert(name.into(), text(value));
+            }
+            table.insert("time".into(), AMQPValue::Timestamp(seconds));
+            table.insert("routing-keys".into(), AMQPValue::FieldArray(vec![text("a.b")].into()));
+            AMQPValue::FieldTable(table)
+        };
+        let deaths = vec![death("delivery_limit", "herald.events", 60), death("expired", "herald.retry.5s", 5)];
+        let mut letter = message(&[("x-death", AMQPValue::FieldArray(deaths.into()))]);
+        let expected = Marks {
+            reason: Some("delivery_limit".to_owned()),
+            failed_at: Timestamp::from_second(60).ok(),
+            queue: Some("herald.events".to_owned()),
+            exchange: Some("herald.events".to_owned()),
+            routing_key: Some("a.b".to_owned()),
+            ..Marks::default()
+        };
+        assert_eq!(Marks::of_letter(&letter), expected);
+        // What a retry's copy says of the letter's origin is older, and right.
+        let retried = Marks { routing_key: Some("first.key".to_owned()), ..full() };
+        retried.write(&mut letter);
+        let Marks { reason, failed_at, .. } = expected;
+        let expected = Marks { reason, failed_at, ..retried };
+        assert_eq!(Marks::of_letter(&letter), expected);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::{FutureExt, future::BoxFuture};
 use tokio::time::Instant;
 
-use super::{Broker, BrokerError, Delivery, Destination, Message, headers, marks::Marks};
+use super::{Broker, BrokerError, Delivery, Destination, Message, marks::Marks};
 
 /// Most messages unacknowledged at once: what a crash in the middle leaves twice. Under 32, because a RabbitMQ channel passes
 /// on only so many acknowledgements of a quorum queue at a time, keeps the rest to itself, and forgets them when it is closed
@@ -138,8 +138,7 @@ async fn act<B: Broker, T, E: From<BrokerError>>(
 /// Returns the copy that goes to the tail: what may travel on, and herald's own marks. Why the broker put it there, if it was
 /// the broker, becomes a mark: `x-death` itself may not travel.
 fn kept(message: &Message) -> Message {
-    let mut marks = Marks::read(message);
-    marks.reason = marks.reason.or_else(|| headers::death_reason(message));
+    let marks = Marks::of_letter(message);
     let mut copy = message.copy().message;
     marks.write(&mut copy);
     copy

@@ -6,14 +6,18 @@ use std::{collections::HashMap, sync::Arc, sync::atomic::Ordering, time::Duratio
 
 use tokio::time::Instant;
 
-use super::{Worker, settle::index_letter};
+use super::{Worker, clock, settle::index_letter};
 use crate::{
     broker::{
-        Broker, Message,
+        Broker, Destination, Message,
         marks::Marks,
         sweep::{self, Verdict},
     },
-    domain::{ledger::Letter, outcome::Provider},
+    domain::{
+        event::{Event, Meta, decode, unreadable_identity},
+        ledger::Letter,
+        outcome::Provider,
+    },
     store::{LetterFilter, StoreError},
 };
 
@@ -132,13 +136,18 @@ impl<B: Broker> Worker<B> {
             letters.iter().for_each(|letter| known.entry(key(letter)).or_default().push(letter.number));
         }
         let mut unknown = Vec::new();
-        sweep::sweep(&self.broker, &self.topology.dead(), |delivery| {
-            let letter = found_letter(&delivery.message);
-            match known.get_mut(&key(&letter)).and_then(Vec::pop) {
-                Some(_) => {}
-                None => unknown.push(letter),
+        let dead = self.topology.dead();
+        sweep::sweep(&self.broker, &dead, |delivery| {
+            let mut marks = found_marks(&delivery.message);
+            if known.get_mut(&key(&found_letter(&delivery.message, &marks))).and_then(Vec::pop).is_some() {
+                return Verdict::Keep;
             }
-            Verdict::Keep
+            // Marked as ours are, so that it is known again and stays as long as they do.
+            marks.failed_at.get_or_insert_with(clock::now);
+            let mut marked = delivery.message.copy().message;
+            marks.write(&mut marked);
+            unknown.push(found_letter(&marked, &marks));
+            Verdict::Replace(Destination::Queue(dead.clone()), marked)
         })
         .await?;
         let gone: Vec<i64> = known.into_values().flatten().collect();
@@ -178,15 +187,33 @@ fn key(letter: &Letter) -> String {
     format!("{} {} {}", letter.id, letter.failed_at, letter.replay)
 }
 
-/// Returns the index row of a letter found in the queue: by herald's marks, or by what the broker wrote when it was a fuse or a
-/// shovel that put it there.
-fn found_letter(message: &Message) -> Letter {
-    let mut marks = Marks::read(message);
+/// Returns the marks of a letter found in the queue: herald's own, or what its body and the broker say when it was a fuse or
+/// a shovel that put it there.
+fn found_marks(message: &Message) -> Marks {
+    let mut marks = Marks::of_letter(message);
     if marks.id.is_none() {
-        marks.id = message.properties.message_id().as_ref().map(|id| id.to_string());
+        let message_id = message.properties.message_id().as_ref().map(|id| id.to_string());
+        // Made from the body, so that the same letter is known again.
+        let unnamed = || format!("unreadable-{}", unreadable_identity(&String::from_utf8_lossy(&message.body)));
+        marks.id = Some(found_event(message).map(|event| event.id).or(message_id).unwrap_or_else(unnamed));
     }
     if marks.reason.is_none() {
-        marks.reason = Some(crate::broker::headers::death_reason(message).unwrap_or_else(|| "unknown_origin".into()));
+        marks.reason = Some("unknown_origin".into());
     }
-    index_letter(message, &marks, None)
+    marks
+}
+
+/// Returns the index row of a letter found in the queue.
+fn found_letter(message: &Message, marks: &Marks) -> Letter {
+    let mut letter = index_letter(message, marks, None);
+    if let Some(event) = found_event(message) {
+        (letter.session_id, letter.partner_id) = (Some(event.session_id), event.partner_id);
+        letter.event = Some(event.name);
+    }
+    letter
+}
+
+fn found_event(message: &Message) -> Option<Event> {
+    let message_id = message.properties.message_id().as_ref().map(|id| id.as_str());
+    decode(&message.body, &Meta { message_id }).ok()
 }

@@ -5,12 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use herald::domain::ledger::State;
+use herald::{
+    broker::{Broker, Destination, Message},
+    domain::ledger::{Letter, State},
+};
 use lapin::{
     options::{BasicGetOptions, BasicNackOptions},
     types::{AMQPValue, FieldTable},
 };
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 
 use crate::{
     rig::{Rig, event, free_port},
@@ -67,6 +71,37 @@ async fn the_attempt_that_ends_an_event_is_counted() {
     let (headers, _) = rig.peek(&rig.topology.dead()).await;
     assert_eq!(number(&headers, "herald-attempt"), 1);
     assert_eq!(text(&headers, "herald-route"), "ably");
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn letters_that_others_put_there_are_listed_with_what_their_body_says() {
+    let Some(mut rig) = Rig::new("ct_foreign").await else { return };
+    let dead = Destination::Queue(rig.topology.dead());
+    for body in [r#"{"id":"foreign","sessionId":"s1","event":"a.b"}"#, "junk"] {
+        let message = Message { body: body.into(), ..Message::default() };
+        rig.broker.publish(&dead, message).await.expect("published");
+    }
+    let number = rig.start().await;
+    let letters =
+        eventually("both are in the index", async || Some(rig.letters().await).filter(|all| all.len() == 2)).await;
+    let foreign = letters.iter().find(|letter| letter.id == "foreign").expect("named by its body");
+    assert_eq!((foreign.session_id.as_deref(), foreign.event.as_deref()), (Some("s1"), Some("a.b")));
+    assert!(letters.iter().any(|letter| letter.id.starts_with("unreadable-")));
+    assert!(letters.iter().all(|letter| letter.failed_at > 0 && letter.reason == "unknown_origin"));
+    // The next start prunes and counts: they are known, and not past their retention.
+    assert_eq!(rig.terminate(number).await, Some(0));
+    let number = rig.start().await;
+    eventually("the letters were pruned", async || {
+        let metrics = reqwest::get(format!("{}/metrics", rig.http(number))).await.ok()?.text().await.ok()?;
+        metrics.contains(r#"statement="prune_letters""#).then_some(())
+    })
+    .await;
+    let numbers = |letters: Vec<Letter>| letters.into_iter().map(|letter| letter.number).collect::<Vec<_>>();
+    assert_eq!(numbers(rig.letters().await), numbers(letters));
+    let replayed = rig.command(&["dead", "replay", "--id", "foreign", "--yes"]).output().expect("herald");
+    assert_eq!(replayed.status.code(), Some(0));
+    rig.until("foreign", State::Done).await;
     rig.end().await;
 }
 
@@ -134,7 +169,9 @@ async fn check_says_that_ably_refuses_the_key() {
 async fn a_worker_whose_broker_is_away_ends_at_once() {
     let folder = tempfile::tempdir().expect("folder");
     let port = free_port();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_herald"))
+    // Another test may have installed it.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_herald"))
         .arg("run")
         .current_dir(folder.path())
         .env_clear()
@@ -142,7 +179,9 @@ async fn a_worker_whose_broker_is_away_ends_at_once() {
         .env("DATABASE_URL", "none")
         .env("ABLY_API_KEY", "a.k:s")
         .env("HERALD_HTTP__LISTEN", format!("127.0.0.1:{port}"))
+        .stdout(Stdio::null())
         .stderr(Stdio::piped())
+        .kill_on_drop(true)
         .spawn()
         .expect("herald");
     let url = format!("http://127.0.0.1:{port}");
@@ -154,11 +193,18 @@ async fn a_worker_whose_broker_is_away_ends_at_once() {
     // Long enough for the upkeep to be waiting for the broker.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let asked = Instant::now();
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill").success());
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &child.id().expect("it runs").to_string()])
+            .status()
+            .expect("kill")
+            .success()
+    );
     let status = eventually("the worker has ended", async || child.try_wait().expect("status")).await;
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
     assert_eq!(status.code(), Some(0));
-    let told = std::io::read_to_string(child.stderr.take().expect("stderr")).expect("log");
+    let mut told = String::new();
+    child.stderr.take().expect("stderr").read_to_string(&mut told).await.expect("log");
     assert_eq!(told.matches("broker unreachable").count(), 1, "one line a minute: {told}");
     assert!(!told.contains("hunter2"));
 }

@@ -67,7 +67,7 @@ impl Picked {
 
     /// Takes the letter that `message` is, and returns its number.
     pub(super) fn take(&mut self, message: &Message) -> Option<i64> {
-        let marks = Marks::read(message);
+        let marks = Marks::of_letter(message);
         let known = self.by_body.get_mut(&digest(&message.body))?;
         let failed_at = marks.failed_at.map(|at| at.as_millisecond());
         let at = known.iter().position(|known| {

@@ -36,7 +36,7 @@ pub(super) async fn replay(
     let broker = connect::broker(config, Role::Command).await?;
     let events = connect::topology(config).events();
     let replace = |message: &Message| {
-        let marks = Marks::read(message);
+        let marks = Marks::of_letter(message);
         let (to, mut replayed) = marks::replayed(message, &marks, &events);
         if ignore_expiry {
             let marks = Marks { ignore_expiry: true, ..Marks::read(&replayed) };
