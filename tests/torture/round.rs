@@ -104,8 +104,7 @@ async fn act(
             let publisher = publisher.clone();
             async move { publisher.publish(from..middle).await }
         });
-        let publish_first = matches!(plan.fault, Fault::DeleteEmpty | Fault::DeleteFull | Fault::Poison);
-        if publish_first && plan.fault == Fault::DeleteEmpty {
+        if plan.fault == Fault::DeleteEmpty {
             before.await??;
             doubtful(stage, &sheet, &mut redelivered);
             destroyed += strike(stage, plan.fault, random, order.short).await.context("strike")?.destroyed;
@@ -116,6 +115,11 @@ async fn act(
         if plan.fault == Fault::DeleteFull {
             // Everything published so far is in the queue, in hand or done when the queue goes.
             destroyable = middle;
+        }
+        if plan.fault == Fault::None {
+            before.await??;
+            publisher.publish(middle..to).await?;
+            continue;
         }
         doubtful(stage, &sheet, &mut redelivered);
         let struck = if plan.fault == Fault::DeleteFull {
@@ -133,11 +137,7 @@ async fn act(
         doubtful(stage, &sheet, &mut redelivered);
         kills += struck.kills;
         destroyed += struck.destroyed;
-        if plan.fault != Fault::None {
-            recover(stage, &publisher, middle..to, struck.effects, struck.healed, &mut recoveries).await?;
-        } else {
-            publisher.publish(middle..to).await?;
-        }
+        recover(stage, &publisher, middle..to, struck.effects, struck.healed, &mut recoveries).await?;
     }
     let draining = Instant::now();
     let drained = drain(stage, &sheet, destroyed).await?;
@@ -242,7 +242,8 @@ async fn drain(stage: &Stage, sheet: &Sheet, destroyed: u64) -> anyhow::Result<b
     let (mut last, mut since, started) = ((0, 0), Instant::now(), Instant::now());
     loop {
         let now = stage.rows().await?;
-        if now.0 >= confirmed && now.1 == 0 {
+        // Copies of what has ended may still wait in a retry queue; they come to nothing, but they come.
+        if now.0 >= confirmed && now.1 == 0 && stage.queued().await? == 0 {
             return Ok(true);
         }
         if now != last {
