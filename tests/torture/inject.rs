@@ -150,10 +150,11 @@ pub async fn strike(stage: &mut Stage, fault: Fault, random: &mut StdRng, short:
             kills += 1;
         }
         Fault::Restarts => {
-            // Presence is slow, so that hands stay full and some events are being handled whenever the process dies.
-            rule(stage, Rule { delay_ms: Some(200), ..Rule::new(Action::Slow) }, PRESENCE);
+            // Presence is slow, so that hands stay full and many events are being handled whenever the process dies.
+            let delay_ms = Some(random.random_range(300..1_500));
+            rule(stage, Rule { delay_ms, ..Rule::new(Action::Slow) }, PRESENCE);
             stage.ready(0).await?;
-            pause(random, 100, 700).await;
+            pause(random, 100, 1_000).await;
             stage.signal(0, "-KILL").await?;
             stage.sandbox.control().clear_faults();
             stage.spawn(0)?;
@@ -310,15 +311,23 @@ async fn delete_full(stage: &mut Stage, random: &mut StdRng) -> anyhow::Result<u
     messages.context("the queue's messages")
 }
 
+/// Makes every request that names the poisoned event's session wait. Called before it is published.
+pub fn poison_event(stage: &Stage) {
+    let session = stage.script.session_id(stage.script.session(stage.script.poison()));
+    for provider in [Provider::Ably, Provider::Expo] {
+        // Channels end with the session or go on with a colon; a push names it as a text.
+        for end in [":presence", "\"", "/messages"] {
+            let contains = Some(format!("{session}{end}"));
+            let matching = Match { provider: Some(provider), contains, endpoint: None };
+            stage.sandbox.control().add_fault(Rule { matching, ..Rule::new(Action::Hold) });
+        }
+    }
+}
+
 /// Aborts the worker each time the poisoned event is handled, until the event is dead. Returns how often.
 async fn poison(stage: &mut Stage) -> anyhow::Result<u32> {
-    let session = stage.script.session_id(stage.script.session(0));
-    let target = stage.script.id(0);
+    let target = stage.script.id(stage.script.poison());
     let mut aborts = 0;
-    for provider in [Provider::Ably, Provider::Expo] {
-        let matching = Match { provider: Some(provider), contains: Some(session.clone()), endpoint: None };
-        stage.sandbox.control().add_fault(Rule { matching, ..Rule::new(Action::Hold) });
-    }
     let started = Instant::now();
     loop {
         ensure!(started.elapsed() < Duration::from_secs(240), "the poisoned event is not dead after {aborts} aborts");

@@ -32,6 +32,7 @@ pub struct Script {
     pub prefix: String,
     pub seed: u64,
     pub sessions: u64,
+    pub events: u64,
 }
 
 impl Script {
@@ -42,6 +43,11 @@ impl Script {
     /// Returns the number of the event with `id`, if it is one of this round's.
     pub fn number(&self, id: &str) -> Option<u64> {
         id.strip_prefix(&self.prefix)?.strip_prefix('-')?.parse().ok()
+    }
+
+    /// Returns the event that aborts the process in the round of that name: it has others before and behind it.
+    pub fn poison(&self) -> u64 {
+        self.events / 3
     }
 
     pub fn session(&self, n: u64) -> u64 {

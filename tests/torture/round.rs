@@ -16,7 +16,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use crate::{
     checker::{Records, Verdict, check},
     fault::{Fault, Plan},
-    inject::strike,
+    inject::{poison_event, strike},
     publisher::{Publisher, Script, Sheet},
     services::Services,
     stage::Stage,
@@ -56,13 +56,17 @@ pub async fn play(services: &Services, plan: &Plan, order: &Order) -> anyhow::Re
     let unique = format!("t{:x}{}", order.seed & 0xffff, &uuid::Uuid::new_v4().simple().to_string()[..6]);
     // The poisoned event is alone in its session: whoever waits behind it waits for it.
     let sessions = if plan.fault == Fault::Poison { order.events } else { (order.events / 5).clamp(20, 20_000) };
-    let script = Script { prefix: unique, seed: order.seed, sessions };
+    let script = Script { prefix: unique, seed: order.seed, sessions, events: order.events };
     let replicas = order.replicas.max(plan.fault.replicas());
     let mut brokers = Vec::new();
     if plan.fault == Fault::ClusterLeader {
         brokers = cluster(services, &script.prefix).await?;
     }
     let mut stage = Stage::new(services, script, order.binary.clone(), replicas, brokers).await?;
+    if plan.fault == Fault::Restarts {
+        // Hands are to be full at every restart.
+        stage.prefetch = (order.events / 4).clamp(16, 2048) as u16;
+    }
     let played = act(&mut stage, plan, order, replicas, &mut random, started).await;
     let failed = played.as_ref().map_or(true, |report| !report.wrong.is_empty());
     stage.end(failed || std::env::var_os("TORTURE_KEEP").is_some()).await?;
@@ -95,9 +99,16 @@ async fn act(
     let mut recoveries = Vec::new();
     let share = order.events / u64::from(strikes);
     let working = Instant::now();
+    if plan.fault == Fault::Poison {
+        poison_event(stage);
+    }
     for number in 0..strikes {
-        let from = share * u64::from(number);
-        let to = if number + 1 == strikes { order.events } else { from + share };
+        let mut from = share * u64::from(number);
+        let mut to = if number + 1 == strikes { order.events } else { from + share };
+        if plan.fault == Fault::Restarts {
+            // All is there before the first restart.
+            (from, to) = if number == 0 { (0, order.events) } else { (order.events, order.events) };
+        }
         // The rest of the share comes after the fault.
         let middle = from + ((to - from) * 4).div_ceil(5);
         let before = tokio::spawn({
@@ -137,6 +148,10 @@ async fn act(
         doubtful(stage, &sheet, &mut redelivered);
         kills += struck.kills;
         destroyed += struck.destroyed;
+        if plan.fault == Fault::Restarts && number + 1 < strikes {
+            publisher.publish(middle..to).await?;
+            continue;
+        }
         recover(stage, &publisher, middle..to, struck.effects, struck.healed, &mut recoveries).await?;
     }
     let draining = Instant::now();

@@ -65,6 +65,7 @@ pub struct Stage {
     folder: tempfile::TempDir,
     /// Broker nodes of this round alone.
     pub nodes: Vec<String>,
+    pub prefetch: u16,
 }
 
 struct Worker {
@@ -135,6 +136,7 @@ impl Stage {
             binary,
             folder,
             nodes,
+            prefetch: 2048,
         };
         stage.fill().await?;
         Ok(stage)
@@ -209,6 +211,7 @@ impl Stage {
             .env("HERALD_EXPO__RATE", "100000")
             .env("HERALD_BROKER__PREFIX", &self.topology.prefix)
             .env("HERALD_RETRY__SCHEDULE", format!("[{schedule}]"))
+            .env("HERALD_BROKER__PREFETCH", self.prefetch.to_string())
             .env("HERALD_CATALOGUE__PATH", "messages.toml")
             .env("HERALD_LOG__LEVEL", std::env::var("TORTURE_LOG").unwrap_or_else(|_| "info".into()))
             .env("HERALD_HTTP__LISTEN", format!("127.0.0.1:{}", worker.port))
