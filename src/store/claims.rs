@@ -9,7 +9,10 @@ use futures::future::BoxFuture;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::domain::ledger::{Claim, Claimed};
+use crate::domain::{
+    judge::CRASHES_ALONE,
+    ledger::{Claim, Claimed},
+};
 
 use super::{
     Store, StoreError, Worker, batch,
@@ -19,7 +22,8 @@ use super::{
 
 /// A claim holds while its owner lives, but not over thirty minutes (1800000 ms): by then RabbitMQ has taken the delivery
 /// away from it, and a claim whose answer was lost must not keep an event from everybody for ever. An owner that ended in
-/// order, or whose claim has merely grown old, did not die of the event.
+/// order, or whose claim has merely grown old, did not die of the event. An event that `suspect` workers died over is given to
+/// nobody until it is claimed alone: while it waits for its turn, the death of a worker is not its doing.
 const CLAIM: Statement = Statement {
     name: "claim",
     writes: true,
@@ -31,14 +35,14 @@ const CLAIM: Statement = Statement {
             c.value->>'first_seen', c.value->>'first_seen', c.value->>'expires_at', (SELECT $1->>'owner'), clock.ms
         FROM json_each($1, '$.claims') AS c, clock WHERE true
         ON CONFLICT (identity) DO UPDATE SET version = e.version + 1, (owner, claimed_at, crashes) = (
-            SELECT CASE WHEN fate.held THEN e.owner ELSE excluded.owner END,
-                CASE WHEN fate.held THEN e.claimed_at ELSE excluded.claimed_at END,
-                e.crashes + CASE WHEN fate.died THEN 1 ELSE 0 END
+            SELECT CASE WHEN fate.held THEN e.owner WHEN fate.crashes < $1->>'suspect' OR $1->>'alone' THEN excluded.owner END,
+                CASE WHEN fate.held THEN e.claimed_at WHEN fate.crashes < $1->>'suspect' OR $1->>'alone' THEN excluded.claimed_at END,
+                fate.crashes
             FROM (SELECT
                 e.owner <> excluded.owner AND e.claimed_at > excluded.claimed_at - 1800000
                     AND e.owner IN (SELECT owner FROM living_workers) AS held,
-                e.owner <> excluded.owner AND e.owner NOT IN (SELECT owner FROM living_workers)
-                    AND e.owner NOT IN (SELECT owner FROM workers WHERE ended = 'left') AS died) AS fate)
+                e.crashes + CASE WHEN e.owner <> excluded.owner AND e.owner NOT IN (SELECT owner FROM living_workers)
+                    AND e.owner NOT IN (SELECT owner FROM workers WHERE ended = 'left') THEN 1 ELSE 0 END AS crashes) AS fate)
         RETURNING *",
         "UPDATE received SET total = total + (
             SELECT count(*) FROM json_each($1, '$.claims') AS c
@@ -46,7 +50,8 @@ const CLAIM: Statement = Statement {
         WHERE shard = $1->>'shard'",
     ],
     postgres: "WITH given AS MATERIALIZED (
-        SELECT j->>'owner' AS owner, (j->>'shard')::bigint AS shard, j->'claims' AS claims FROM (SELECT $1::json AS j) AS parsed
+        SELECT j->>'owner' AS owner, (j->>'shard')::bigint AS shard, (j->>'alone')::boolean AS alone,
+            (j->>'suspect')::bigint AS suspect, j->'claims' AS claims FROM (SELECT $1::json AS j) AS parsed
     ), claimed AS (
         INSERT INTO events AS e (identity, event_id, session_id, partner_id, event, fingerprint, state, attempt, replay,
             first_seen, updated_at, expires_at, owner, claimed_at)
@@ -56,14 +61,14 @@ const CLAIM: Statement = Statement {
             event text, fingerprint text, attempt bigint, replay bigint, first_seen bigint, expires_at bigint), clock
         ORDER BY c.identity
         ON CONFLICT (identity) DO UPDATE SET version = e.version + 1, (owner, claimed_at, crashes) = (
-            SELECT CASE WHEN fate.held THEN e.owner ELSE excluded.owner END,
-                CASE WHEN fate.held THEN e.claimed_at ELSE excluded.claimed_at END,
-                e.crashes + CASE WHEN fate.died THEN 1 ELSE 0 END
+            SELECT CASE WHEN fate.held THEN e.owner WHEN fate.crashes < given.suspect OR given.alone THEN excluded.owner END,
+                CASE WHEN fate.held THEN e.claimed_at WHEN fate.crashes < given.suspect OR given.alone THEN excluded.claimed_at END,
+                fate.crashes
             FROM (SELECT
                 e.owner <> excluded.owner AND e.claimed_at > excluded.claimed_at - 1800000
                     AND e.owner IN (SELECT owner FROM living_workers) AS held,
-                e.owner <> excluded.owner AND e.owner NOT IN (SELECT owner FROM living_workers)
-                    AND e.owner NOT IN (SELECT owner FROM workers WHERE ended = 'left') AS died) AS fate)
+                e.crashes + CASE WHEN e.owner <> excluded.owner AND e.owner NOT IN (SELECT owner FROM living_workers)
+                    AND e.owner NOT IN (SELECT owner FROM workers WHERE ended = 'left') THEN 1 ELSE 0 END AS crashes) AS fate, given)
         RETURNING *
     ), counted AS (
         UPDATE received SET total = total + (SELECT count(*) FROM claimed WHERE version = 1)
@@ -126,6 +131,9 @@ const FAREWELL: Statement = Statement {
 struct Parameter<'a> {
     owner: &'a str,
     shard: u32,
+    /// The claimant handles nothing beside this event.
+    alone: bool,
+    suspect: u32,
     claims: &'a [Claim],
 }
 
@@ -146,7 +154,7 @@ pub(super) async fn claim_batch(
 ) -> Vec<Result<Claimed, StoreError>> {
     let run = |part: &[Claim]| -> BoxFuture<'static, Result<Vec<_>, StoreError>> {
         let (db, worker) = (db.clone(), worker.clone());
-        let parameter = write(&Parameter { owner: &worker.owner, shard: worker.shard, claims: part });
+        let parameter = parameter(&worker, false, part);
         let identities: Vec<String> = part.iter().map(|claim| claim.identity.clone()).collect();
         Box::pin(async move {
             let rows = db.call_text::<ClaimedRow>(&CLAIM, &parameter?).await?;
@@ -159,6 +167,10 @@ pub(super) async fn claim_batch(
     answers.into_iter().map(|answer| answer.and_then(std::convert::identity)).collect()
 }
 
+fn parameter(worker: &Worker, alone: bool, claims: &[Claim]) -> Result<String, StoreError> {
+    write(&Parameter { owner: &worker.owner, shard: worker.shard, alone, suspect: CRASHES_ALONE, claims })
+}
+
 fn answer(worker: &Worker, row: Option<ClaimedRow>) -> Result<Claimed, StoreError> {
     let row = row.ok_or_else(|| StoreError::Data("the claim returned no row".to_owned()))?;
     match row.owner {
@@ -168,6 +180,14 @@ fn answer(worker: &Worker, row: Option<ClaimedRow>) -> Result<Claimed, StoreErro
 }
 
 impl Store {
+    /// Claims an identity that workers died over, for a caller that handles nothing beside it. [`Store::claim`] grants such
+    /// an event without owning it.
+    pub async fn claim_alone(&self, claim: Claim) -> Result<Claimed, StoreError> {
+        let parameter = parameter(&self.worker, true, &[claim])?;
+        let rows = self.db.call_text::<ClaimedRow>(&CLAIM, &parameter).await?;
+        answer(&self.worker, rows.into_iter().next())
+    }
+
     /// Gives claims up without writing anything else: for events that leave this worker without an outcome (their delivery
     /// is lost, or the answer to the claim was).
     pub async fn give_up(&self, identities: &[String]) -> Result<(), StoreError> {

@@ -46,8 +46,9 @@ pub(super) struct Known {
 }
 
 impl<B: Broker> Worker<B> {
-    /// Claims the event and compares the delivery with what the ledger knows of it.
-    pub(super) async fn claim(&self, received: &Received, event: &Event) -> Result<Claimed, Interrupted> {
+    /// Claims the event and compares the delivery with what the ledger knows of it. `alone`: nothing is handled beside it, so
+    /// that it is ours also when workers died over it.
+    pub(super) async fn claim(&self, received: &Received, event: &Event, alone: bool) -> Result<Claimed, Interrupted> {
         let arrival = received.arrival();
         let text = self.catalogue.text(&event.name);
         let expires_at = routing::expires_at(event, text, received.life_from(event), received.marks.ignore_expiry);
@@ -64,7 +65,11 @@ impl<B: Broker> Worker<B> {
             expires_at: expires_at.as_millisecond(),
         };
         let fingerprint = claim.fingerprint.clone();
-        let (mut entry, first) = match self.store.claim(claim).await {
+        let claimed = match alone {
+            true => self.store.claim_alone(claim).await,
+            false => self.store.claim(claim).await,
+        };
+        let (mut entry, first) = match claimed {
             Ok(ledger::Claimed::Granted { entry, first }) => (entry, first),
             Ok(ledger::Claimed::Foreign { .. }) => return Ok(Claimed::Elsewhere),
             Err(StoreError::Data(error)) => return Ok(Claimed::Refused(error)),

@@ -3,7 +3,7 @@
 //! Called by the lane's task for one delivery at a time. Everything that decides is in `domain`; everything that does is in
 //! the file named after its verb. Whatever happens here, the delivery is either settled or still with the broker.
 
-use std::panic::AssertUnwindSafe;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures::FutureExt;
 use tracing::Instrument;
@@ -17,6 +17,9 @@ use crate::{
         routing::{self, Decision, Presence},
     },
 };
+
+/// How much longer an event waits for its turn alone for every further worker that died over it.
+const ALONE_PAUSE: Duration = Duration::from_secs(1);
 
 impl<B: Broker> Worker<B> {
     /// Handles one delivery. A panic is caught, counted and leads to a retry, so that it never stops the lane.
@@ -58,7 +61,22 @@ impl<B: Broker> Worker<B> {
 
         // 3. gather
         let mut guard = Alone::Beside(self.state.alone.read().await);
-        let mut entry = match self.claim(received, event).await? {
+        let mut claimed = self.claim(received, event, false).await?;
+        if let Claimed::Entry(entry) = &claimed
+            && (CRASHES_ALONE..CRASHES_DEAD).contains(&entry.crashes)
+        {
+            drop(guard);
+            // Those that fewer workers died over go first: the innocent are done before the guilty one's turn comes.
+            tokio::time::sleep(ALONE_PAUSE * (entry.crashes - CRASHES_ALONE)).await;
+            guard = Alone::Alone(self.state.alone.write().await);
+            tracing::warn!(
+                event.id = event.id,
+                crashes = entry.crashes,
+                "workers died over this event: it is handled alone"
+            );
+            claimed = self.claim(received, event, true).await?;
+        }
+        let mut entry = match claimed {
             Claimed::Entry(entry) => entry,
             Claimed::Elsewhere => return self.settle_elsewhere(received, "claimed").await,
             Claimed::Stale(entry) => return self.settle_stale(received, *entry).await,
@@ -74,15 +92,6 @@ impl<B: Broker> Worker<B> {
             let attempts = entry.attempt;
             let dead = Disposition::Dead { reason: DeadReason::CrashedWorker, detail, attempts };
             return self.settle(received, *entry, Vec::new(), dead).await;
-        }
-        if entry.crashes >= CRASHES_ALONE {
-            drop(guard);
-            guard = Alone::Alone(self.state.alone.write().await);
-            tracing::warn!(
-                event.id = event.id,
-                crashes = entry.crashes,
-                "workers died over this event: it is handled alone"
-            );
         }
         if self.life(&entry).over() {
             let disposition = judge::expired(ever_tried(&entry), entry.attempt, self.life(&entry));

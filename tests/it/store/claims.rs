@@ -156,3 +156,18 @@ async fn two_workers_that_claim_the_same_at_once_never_both_get_it() {
     }
     place.clean().await;
 }
+
+#[tokio::test]
+async fn an_event_workers_died_over_is_nobodys_until_it_is_claimed_alone() {
+    on_both(async |place| {
+        granted(place.open("a").await.claim(claim("i1")).await.unwrap());
+        for (alone, crashes) in
+            [(false, 1), (false, 2), (false, 3), (false, 3), (true, 3), (true, 4), (false, 5), (false, 5)]
+        {
+            let store = place.open("a").await;
+            let claimed = if alone { store.claim_alone(claim("i1")).await } else { store.claim(claim("i1")).await };
+            assert_eq!(granted(claimed.unwrap()).0.crashes, crashes);
+        }
+    })
+    .await;
+}
