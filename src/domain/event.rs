@@ -189,7 +189,7 @@ fn time(fields: &mut Map<String, Value>, name: &'static str) -> Result<Option<Ti
     let Some(text) = string(fields, name)? else { return Ok(None) };
     checked_string(name, &text)?;
     text.parse().map(Some).map_err(|_| {
-        let shown = super::bounded(&text, 64);
+        let shown = super::bounded(&super::redact(&text), 64);
         Malformed::new(name, format!("is `{shown}`; expected an RFC 3339 time such as 2026-01-31T12:00:00Z"))
     })
 }

@@ -41,7 +41,9 @@ impl<B: Broker> Worker<B> {
                     event.id = received.id(),
                     "a bug in herald made the handling of this event panic; it is retried"
                 );
-                self.settle_panicked(&received).await;
+                if let Err(interrupted) = self.settle_panicked(&received).await {
+                    self.keep_claim(&received, &interrupted);
+                }
             }
         }
     }

@@ -30,7 +30,8 @@ async fn publish(rig: &Rig, body: Vec<u8>, properties: BasicProperties) {
 
 /// Returns one value of the worker's metrics, 0 when it is not there.
 async fn metric(rig: &Rig, worker: usize, name: &str) -> f64 {
-    let page = reqwest::get(format!("{}/metrics", rig.http(worker))).await.expect("metrics").text().await.expect("text");
+    let page =
+        reqwest::get(format!("{}/metrics", rig.http(worker))).await.expect("metrics").text().await.expect("text");
     let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.map_or(0.0, |value| value.parse().expect("a number"))
 }
@@ -58,7 +59,8 @@ fn with(fields: Value) -> Vec<u8> {
 fn malformed() -> Vec<(Vec<u8>, &'static str)> {
     let text = |text: &str| text.as_bytes().to_vec();
     let deep = |open: &str, close: &str| format!("{}1{}", open.repeat(30_000), close.repeat(30_000)).into_bytes();
-    let in_data = |value: &str| format!(r#"{{"id":"i","sessionId":"s","event":"e","data":{{"k":{value}}}}}"#).into_bytes();
+    let in_data =
+        |value: &str| format!(r#"{{"id":"i","sessionId":"s","event":"e","data":{{"k":{value}}}}}"#).into_bytes();
     vec![
         (Vec::new(), "body"),
         (vec![0], "body"),
@@ -131,7 +133,17 @@ async fn what_cannot_be_read_is_a_dead_letter_that_names_the_field() {
 
 /// Identifiers in which every layer has characters of its own: addresses, queries, JSON, lists of channels, SQL, fault ids.
 const ODD: [&str; 12] = [
-    "a/b", "a%2Fb", "a:b", "a,b", "a b+c", "é🙂\u{202e}x", "..", "a?b#c&d=e", "\"quoted\\\"", "'; DROP TABLE events; --", "{sessionId}",
+    "a/b",
+    "a%2Fb",
+    "a:b",
+    "a,b",
+    "a b+c",
+    "é🙂\u{202e}x",
+    "..",
+    "a?b#c&d=e",
+    "\"quoted\\\"",
+    "'; DROP TABLE events; --",
+    "{sessionId}",
     "100%",
 ];
 
@@ -190,9 +202,15 @@ async fn headers_that_fill_a_frame_stop_nobody() {
         headers(many),
         headers([("fits".to_owned(), long(65_000)), ("odd\u{1}".to_owned(), odd.clone())]),
         // herald's own, forged.
-        headers(["id", "reason", "error", "route", "queue", "routing-key", "attempt"].map(|name| (format!("herald-{name}"), odd.clone()))),
-        headers(["id", "reason", "route", "queue", "exchange", "routing-key"].map(|name| (format!("herald-{name}"), AMQPValue::LongString("\0'\u{1b}[2J".into())))),
-        headers([("x-death".to_owned(), long(10)), ("CC".to_owned(), AMQPValue::Void)]),
+        headers(
+            ["id", "reason", "error", "route", "queue", "routing-key", "attempt"]
+                .map(|name| (format!("herald-{name}"), odd.clone())),
+        ),
+        headers(
+            ["id", "reason", "route", "queue", "exchange", "routing-key"]
+                .map(|name| (format!("herald-{name}"), AMQPValue::LongString("\0'\u{1b}[2J".into()))),
+        ),
+        headers([("x-death".to_owned(), long(10)), ("x-first-death-reason".to_owned(), odd.clone())]),
         BasicProperties::default().with_content_type("\0".into()).with_message_id("nul\0".into()),
     ]
     .into_iter()
@@ -207,16 +225,21 @@ async fn headers_that_fill_a_frame_stop_nobody() {
         rig.until(&format!("retried-{number}"), State::Dead).await;
         rig.until(&format!("later-{number}"), State::Done).await;
     }
-    eventually("seven rejected and seven unreadable letters", async || (rig.letters().await.len() == 14).then_some(())).await;
-    eventually("the copies lie in the queue", async || (rig.ready_messages(&rig.topology.dead()).await == 14).then_some(())).await;
+    eventually("seven rejected and seven unreadable letters", async || (rig.letters().await.len() == 14).then_some(()))
+        .await;
+    eventually("the copies lie in the queue", async || {
+        (rig.ready_messages(&rig.topology.dead()).await == 14).then_some(())
+    })
+    .await;
     is_well(&rig, worker, "last").await;
     rig.end().await;
 }
 
 /// Publishes headers nested `depth` deep through the management API: no client library here can write them.
-async fn publish_nested(url: &str, exchange: &str, body: &Value, depth: usize) {
+async fn publish_nested(url: &str, exchange: &str, body: &Value, arrays: bool, depth: usize) {
     let url = url::Url::parse(url).expect("management URL");
-    let headers = format!("{}1{}", r#"{"a":"#.repeat(depth), "}".repeat(depth));
+    let (open, close) = if arrays { ("[", "]") } else { (r#"{"a":"#, "}") };
+    let headers = format!(r#"{{"a":{}1{}}}"#, open.repeat(depth), close.repeat(depth));
     let payload = Value::from(body.to_string());
     let request = format!(
         r#"{{"properties":{{"headers":{headers}}},"routing_key":"k","payload":{payload},"payload_encoding":"string"}}"#
@@ -236,12 +259,13 @@ async fn headers_nested_as_deep_as_a_frame_allows_end_no_process() {
     let Some(rabbit) = servers::Rabbit::start() else { return };
     let Some(mut rig) = Rig::on("nested", rabbit.url.clone()).await else { return };
     let worker = rig.start().await;
-    for (number, depth) in [100, 10_000, 18_000].into_iter().enumerate() {
+    // Seven bytes a table, five an array, 128 KiB a frame.
+    for (number, (arrays, depth)) in [(false, 100), (false, 18_000), (true, 26_000)].into_iter().enumerate() {
         // One that is delivered, one whose copy has to travel, one that cannot be read.
         let sent = json!({"id": format!("nested-{number}"), "sessionId": "s", "event": "e"});
         let copied = json!({"id": format!("copied-{number}"), "sessionId": format!("fault-publish-422x1-{number}"), "event": "e"});
         for body in [&sent, &copied, &json!({})] {
-            publish_nested(&rabbit.management_url, &rig.topology.events(), body, depth).await;
+            publish_nested(&rabbit.management_url, &rig.topology.events(), body, arrays, depth).await;
         }
         rig.until(&format!("nested-{number}"), State::Done).await;
         rig.until(&format!("copied-{number}"), State::Dead).await;

@@ -20,4 +20,5 @@ mod rig;
 mod main_job;
 mod survival;
 mod bad_input;
+mod panics;
 mod provider;
