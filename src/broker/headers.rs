@@ -176,7 +176,7 @@ mod tests {
         for (name, value) in fields {
             table.insert((*name).into(), value.clone());
         }
-        Message { body: Vec::new(), properties: BasicProperties::default().with_headers(table) }
+        Message { body: Default::default(), properties: BasicProperties::default().with_headers(table) }
     }
 
     fn every_kind() -> Vec<(AMQPValue, Value)> {

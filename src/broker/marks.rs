@@ -173,7 +173,7 @@ mod tests {
         for (name, value) in fields {
             table.insert((*name).into(), value.clone());
         }
-        Message { body: b"{}".to_vec(), properties: BasicProperties::default().with_headers(table) }
+        Message { body: b"{}".to_vec().into(), properties: BasicProperties::default().with_headers(table) }
     }
 
     fn text(value: &str) -> AMQPValue {

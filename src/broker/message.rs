@@ -3,6 +3,7 @@
 //! Called by the worker when it copies a delivery to a retry, hold or dead-letter queue, and by replay. Pure. Must never let
 //! through a property or header that loses or duplicates the copy (`expiration`, `x-death`, …: see [`Message::copy`]).
 
+use bytes::Bytes;
 use lapin::{BasicProperties, types::FieldTable};
 
 use super::headers;
@@ -16,7 +17,8 @@ const DELIVERY_MODE_PERSISTENT: u8 = 2;
 /// Body and properties of a message.
 #[derive(Clone, Default, PartialEq)]
 pub struct Message {
-    pub body: Vec<u8>,
+    /// Shared, not copied: a body may be as large as the broker lets it be, and every copy of the message has the same one.
+    pub body: Bytes,
     pub properties: BasicProperties,
 }
 
@@ -97,7 +99,7 @@ mod tests {
         for (name, value) in headers {
             table.insert((*name).into(), value.clone());
         }
-        Message { body: b"{}".to_vec(), properties: BasicProperties::default().with_headers(table) }
+        Message { body: Bytes::from_static(b"{}"), properties: BasicProperties::default().with_headers(table) }
     }
 
     fn text(value: &str) -> AMQPValue {
@@ -129,8 +131,8 @@ mod tests {
             .with_timestamp(1_790_000_000)
             .with_type("t".into())
             .with_app_id("a".into());
-        let copied = Message { body: vec![1, 2], properties: all }.copy();
-        assert_eq!(copied.message, Message { body: vec![1, 2], properties: kept });
+        let copied = Message { body: vec![1, 2].into(), properties: all }.copy();
+        assert_eq!(copied.message, Message { body: vec![1, 2].into(), properties: kept });
         assert_eq!(copied.dropped_headers, None);
     }
 

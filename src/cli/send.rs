@@ -261,7 +261,7 @@ fn message(event: &Ready, now: Timestamp) -> Message {
         .with_content_type(CONTENT_TYPE.into())
         .with_message_id(event.id.as_str().into())
         .with_timestamp(now.as_second().unsigned_abs());
-    Message { body: event.body.clone(), properties }
+    Message { body: event.body.clone().into(), properties }
 }
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ impl<B: Broker> Stage<B> {
             let properties = lapin::BasicProperties::default().with_content_type("application/json".into());
             let properties =
                 if line.malformed { properties.with_message_id(line.id.as_str().into()) } else { properties };
-            self.broker.publish(&to, Message { body: line.body.clone(), properties }).await?;
+            self.broker.publish(&to, Message { body: line.body.clone().into(), properties }).await?;
             if line.alone {
                 // Its provider call shall not share a request with its neighbours.
                 tokio::time::sleep(Duration::from_millis(300)).await;

@@ -190,7 +190,7 @@ fn time(fields: &mut Map<String, Value>, name: &'static str) -> Result<Option<Ti
     checked_string(name, &text)?;
     let time = if is_rfc3339(&text) { text.parse().ok() } else { None };
     time.map(Some).ok_or_else(|| {
-        let shown = super::bounded(&text, 64);
+        let shown = super::bounded(&super::redact(&text), 64);
         Malformed::new(name, format!("is `{shown}`; expected an RFC 3339 time such as 2026-01-31T12:00:00Z"))
     })
 }

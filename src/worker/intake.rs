@@ -5,17 +5,19 @@
 
 use std::{
     collections::HashSet,
+    panic::AssertUnwindSafe,
     sync::{Arc, MutexGuard},
     time::Duration,
 };
 
+use futures::FutureExt;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{Received, Worker, clock, lanes::Entered, trouble::Relapses};
 use crate::{
     broker::{Broker, BrokerError, Consumer, Delivery, marks::Marks},
     domain::{
-        event::{Meta, decode},
+        event::{Malformed, Meta, decode},
         outcome::Provider,
     },
     provider::gate::{Admission, Gate},
@@ -121,10 +123,20 @@ impl<B: Broker> Worker<B> {
     async fn lane(self: Arc<Self>, session: String, first: Received) {
         let mut next = Some(first);
         while let Some(received) = next {
-            if received.entered.elapsed() > MAX_WAIT && received.delivery.receipt.usable() {
-                let _ = self.settle_elsewhere(&received, "waited_too_long").await;
-            } else {
-                self.handle(received).await;
+            let step = async {
+                if received.entered.elapsed() > MAX_WAIT && received.delivery.receipt.usable() {
+                    let _ = self.settle_elsewhere(&received, "waited_too_long").await;
+                } else {
+                    self.handle(received).await;
+                }
+            };
+            // A panic while one is settled leaves that one with the broker; the lane must go on, or its session never would.
+            if AssertUnwindSafe(step).catch_unwind().await.is_err() {
+                metrics::counter!("herald_panics_total").increment(1);
+                tracing::error!(
+                    session.id = session,
+                    "a bug in herald: an event could not be settled; it stays unacknowledged"
+                );
             }
             next = self.state.lanes.next(&session);
         }
@@ -272,9 +284,14 @@ impl<B: Broker> Worker<B> {
 
 impl Received {
     fn read(delivery: Delivery) -> Received {
-        let marks = Marks::read(&delivery.message);
         let message_id = delivery.message.properties.message_id().as_ref().map(|id| id.as_str());
-        let event = decode(&delivery.message.body, &Meta { message_id });
+        let read = || (Marks::read(&delivery.message), decode(&delivery.message.body, &Meta { message_id }));
+        // Outside every lane: a panic here would end the intake, at this message again and again.
+        let (marks, event) = std::panic::catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+            metrics::counter!("herald_panics_total").increment(1);
+            let problem = "makes herald panic while it reads it: a bug in herald".to_owned();
+            (Marks::default(), Err(Malformed { field: "body", problem }))
+        });
         Received { marks, event, delivery, at: clock::now(), entered: Instant::now(), in_hand: None }
     }
 }

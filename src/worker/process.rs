@@ -45,8 +45,10 @@ impl<B: Broker> Worker<B> {
                     "a bug in herald made the handling of this event panic; it is retried"
                 );
                 let error = "a bug in herald made the handling panic".to_owned();
-                // Interrupted: it stays with the broker and comes again.
-                let _ = self.settle_unable(&received, "panic", DeadReason::CrashedWorker, error).await;
+                let unable = self.settle_unable(&received, "panic", DeadReason::CrashedWorker, error).await;
+                if let Err(interrupted) = unable {
+                    self.keep_claim(&received, &interrupted);
+                }
             }
         }
     }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Interrupted, Received, Worker, clock};
+use super::{Interrupted, Received, Worker, clock, gather::Claimed};
 use crate::{
     broker::{Broker, BrokerError, Destination, Message, marks::Marks},
     domain::{
@@ -168,7 +168,7 @@ impl<B: Broker> Worker<B> {
     }
 
     /// Retries an event that cannot be handled for a fault on this side, with `reason`; after the whole schedule it is
-    /// `dead`. The row stays as it was.
+    /// `dead`. The row says so, too, and gives the claim up, unless it is the row that is at fault.
     pub(super) async fn settle_unable(
         &self,
         received: &Received,
@@ -178,6 +178,16 @@ impl<B: Broker> Worker<B> {
     ) -> Result<(), Interrupted> {
         let attempts = received.marks.attempt + 1;
         let delay = next_delay(&self.policy.schedule, attempts, Duration::ZERO, Duration::MAX);
+        if let Ok(event) = &received.event
+            && let Claimed::Entry(entry) = self.claim(received, event, false).await?
+        {
+            let disposition = match delay {
+                Ok(delay) => Disposition::Retry { delay, attempts, reason: error },
+                Err(_) => Disposition::Dead { reason: dead, attempts, detail: error },
+            };
+            return self.settle(received, *entry, Vec::new(), disposition).await;
+        }
+        // Unreadable, or somebody else's by now: there is no row to write.
         let (queue, reason) = match delay {
             Ok(delay) => (self.topology.retry(delay), reason),
             Err(_) => (self.topology.dead(), dead.as_str()),
@@ -324,22 +334,25 @@ impl Received {
 pub(super) fn index_letter(message: &Message, marks: &Marks, entry: Option<&Entry>) -> Letter {
     use base64::{Engine, prelude::BASE64_STANDARD};
     let kept = &message.body[..message.body.len().min(crate::domain::event::MAX_BODY)];
+    // What a producer wrote into headers may hold anything, and PostgreSQL refuses NUL.
+    let clean = |text: &str| text.replace(|c: char| c.is_control(), " ");
+    let text = |text: &Option<String>| clean(text.as_deref().unwrap_or_default());
     Letter {
         number: 0,
-        id: marks.id.clone().unwrap_or_default(),
+        id: text(&marks.id),
         identity: entry.map(|entry| entry.identity.clone()),
         session_id: entry.and_then(|entry| entry.session_id.clone()),
         partner_id: entry.and_then(|entry| entry.partner_id.clone()),
         event: entry.and_then(|entry| entry.event.clone()),
-        reason: marks.reason.clone().unwrap_or_default(),
-        error: marks.error.clone().unwrap_or_default(),
-        route: marks.route.clone(),
+        reason: text(&marks.reason),
+        error: text(&marks.error),
+        route: marks.route.as_deref().map(clean),
         attempt: marks.attempt,
         replay: marks.replay,
         failed_at: marks.failed_at.unwrap_or_default().as_millisecond(),
         first_seen: marks.first_seen.map(|at| at.as_millisecond()),
         headers: crate::broker::headers::headers_json(message),
-        content_type: message.properties.content_type().as_ref().map(|text| text.to_string()),
+        content_type: message.properties.content_type().as_ref().map(|text| clean(text.as_str())),
         body: BASE64_STANDARD.encode(kept),
         body_bytes: message.body.len() as i64,
     }

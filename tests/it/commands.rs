@@ -164,7 +164,7 @@ async fn bury(rig: &Rig, id: &str, reason: &str, fields: Value) {
         routing_key: Some("a.b".into()),
         ..Marks::default()
     };
-    let mut message = Message { body: event.to_string().into_bytes(), ..Message::default() };
+    let mut message = Message { body: event.to_string().into(), ..Message::default() };
     marks.write(&mut message);
     let letter = Letter {
         number: 0,

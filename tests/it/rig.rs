@@ -238,6 +238,10 @@ impl Rig {
         std::fs::read_to_string(&self.workers[number].log).unwrap_or_default()
     }
 
+    pub fn pid(&self, number: usize) -> u32 {
+        self.workers[number].child.id()
+    }
+
     pub fn http(&self, number: usize) -> &str {
         &self.workers[number].http
     }
@@ -249,7 +253,7 @@ impl Rig {
         if let Some(id) = message_id {
             properties = properties.with_message_id(id.into());
         }
-        self.broker.publish(&to, Message { body: body.into(), properties }).await.expect("published");
+        self.broker.publish(&to, Message { body: Vec::into(body.into()), properties }).await.expect("published");
     }
 
     /// Publishes an event.

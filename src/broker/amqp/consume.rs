@@ -119,7 +119,7 @@ async fn close(channel: &Channel, session: &Session) {
 
 fn taken(delivery: lapin::message::Delivery, queue: &str) -> Delivery {
     Delivery {
-        message: Message { body: delivery.data, properties: delivery.properties },
+        message: Message { body: delivery.data.into(), properties: delivery.properties },
         exchange: delivery.exchange.into(),
         routing_key: delivery.routing_key.into(),
         queue: queue.to_owned(),

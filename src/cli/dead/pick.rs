@@ -122,7 +122,7 @@ mod tests {
     }
 
     fn message(body: &str, marks: Option<Marks>) -> Message {
-        let mut message = Message { body: body.into(), properties: BasicProperties::default() };
+        let mut message = Message { body: body.to_owned().into(), properties: BasicProperties::default() };
         if let Some(marks) = marks {
             marks.write(&mut message);
         }

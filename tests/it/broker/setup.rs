@@ -102,7 +102,7 @@ pub fn management_url() -> String {
 }
 
 pub fn message(body: &str) -> Message {
-    Message { body: body.as_bytes().to_vec(), ..Message::default() }
+    Message { body: body.to_owned().into(), ..Message::default() }
 }
 
 pub fn body(message: &Message) -> &str {

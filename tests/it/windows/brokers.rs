@@ -198,7 +198,7 @@ async fn an_event_whose_copy_is_refused_is_not_left_in_hand() {
         let body = json!({"id": id, "sessionId": format!("fails-{id}"), "event": "partner.advanced"}).to_string();
         let properties = lapin::BasicProperties::default().with_content_type("application/json".into());
         permit(&vhost, ".*").await;
-        let message = Message { body: body.into_bytes(), properties };
+        let message = Message { body: body.into_bytes().into(), properties };
         rig.broker.publish(&Destination::Queue(queue), message).await.expect("published");
         permit(&vhost, "^$").await;
     }
