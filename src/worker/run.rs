@@ -83,6 +83,8 @@ impl Settings {
             retention: config.store.retention,
             dead_retention: config.dead.retention,
             grace: config.shutdown.grace,
+            receipts_after: config.receipts.after,
+            unregistered_share: config.expo.unregistered_share,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What runs beside the events: the heartbeat, the gauges, pruning, and the dead-letter index held against the queue.
+//! What runs beside the events: the heartbeat, the gauges, pruning, and the dead-letter index held against the queue. The
+//! receipts have a file of their own.
 //!
 //! Started by `run`, on the worker's tracker. Never touches an event in hand.
 
@@ -29,6 +30,7 @@ impl<B: Broker> Worker<B> {
         tracker.spawn(self.clone().every(GAUGES, async |worker| worker.gauge().await));
         tracker.spawn(self.clone().every(PRUNE, async |worker| worker.prune().await));
         tracker.spawn(self.clone().reconcile_letters());
+        tracker.spawn(self.clone().read_receipts());
     }
 
     async fn beat(&self) {
