@@ -18,4 +18,7 @@ mod commands;
 mod rig;
 mod main_job;
 mod survival;
+mod receipts;
+mod outages;
+mod repeats;
 mod provider;
