@@ -50,6 +50,7 @@ pub(super) fn build(sources: &Sources, problems: &mut Vec<Problem>) -> Config {
             timeout: read.value("expo.timeout", timeout),
             rate: read.value("expo.rate", |raw| raw.integer(1, 100_000)),
             unknown_repeats: read.value("expo.unknown_repeats", |raw| raw.integer(0, 100)),
+            unregistered_share: read.value("expo.unregistered_share", Raw::share),
         },
         users: Users {
             url: read.optional("users.url", users_url).unwrap_or(UsersUrl::Missing),

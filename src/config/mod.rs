@@ -165,6 +165,8 @@ pub struct Expo {
     /// Notifications a second, over all live workers.
     pub rate: u32,
     pub unknown_repeats: u32,
+    /// Share of devices said to be gone above which no push token is cleared, 0 to 1.
+    pub unregistered_share: f64,
 }
 
 /// Where push tokens come from.

@@ -46,6 +46,17 @@ impl Raw {
         u32::try_from(number).ok().filter(|n| (least..=most).contains(n)).ok_or_else(problem)
     }
 
+    /// Reads a share of a whole.
+    pub(super) fn share(&self) -> Result<f64, String> {
+        let share = match self {
+            Raw::Text(text) => text.trim().parse().ok(),
+            Raw::Toml(toml::Value::Float(share)) => Some(*share),
+            Raw::Toml(toml::Value::Integer(whole @ 0..=1)) => Some(if *whole == 1 { 1.0 } else { 0.0 }),
+            Raw::Toml(_) => None,
+        };
+        share.filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| "must be a number from 0 to 1".to_owned())
+    }
+
     pub(super) fn duration(&self, least: Duration, most: Duration) -> Result<Duration, String> {
         let duration = parse_duration(&self.text()?)?;
         if (least..=most).contains(&duration) {

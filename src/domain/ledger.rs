@@ -203,6 +203,11 @@ pub struct AttemptRecord {
     pub held: Option<HoldCause>,
 }
 
+/// What the ledger says of a receipt without an error.
+pub const RECEIPT_OK: &str = "ok";
+/// What the ledger says when Expo never had a receipt.
+pub const RECEIPT_UNKNOWN: &str = "unknown: Expo had no receipt within 24 h of the send";
+
 /// Attempts kept per event; the oldest but the first go when there are more.
 pub const MAX_ATTEMPTS_KEPT: usize = 60;
 
@@ -305,6 +310,12 @@ impl Entry {
         })
     }
 
+    /// Tells whether a receipt says that Apple or Google did not take a push that Expo had accepted.
+    pub fn not_handed_on(&self) -> bool {
+        let said = self.targets.values().filter_map(|target| target.receipt.as_deref());
+        said.into_iter().any(|receipt| receipt != RECEIPT_OK && receipt != RECEIPT_UNKNOWN)
+    }
+
     /// Tells whether some target accepted the event.
     pub fn any_accepted(&self) -> bool {
         self.targets.values().any(|target| target.accepted)
@@ -347,6 +358,8 @@ pub struct Ticket {
     pub token: String,
     /// Milliseconds since the epoch.
     pub sent_at: i64,
+    /// When its receipt is asked for, in milliseconds since the epoch.
+    pub due_at: i64,
 }
 
 impl std::fmt::Debug for Ticket {

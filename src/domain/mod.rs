@@ -11,6 +11,8 @@ pub mod payload;
 pub mod judge;
 pub mod retry;
 pub mod ledger;
+pub mod receipt;
+pub mod wave;
 pub mod standing;
 
 mod duration;

@@ -30,7 +30,7 @@ const fn metric(name: &'static str, kind: Kind, unit: Unit, help: &'static str) 
 }
 
 /// The table. The help texts name the labels.
-const METRICS: [Metric; 29] = [
+const METRICS: [Metric; 31] = [
     metric("herald_received_total", Kind::Counter, Unit::Count, "Deliveries taken from the event and hold queues"),
     metric("herald_settled_total", Kind::Counter, Unit::Count, "Deliveries settled, by disposition and reason"),
     metric(
@@ -75,6 +75,18 @@ const METRICS: [Metric; 29] = [
     ),
     metric("herald_attempts_total", Kind::Counter, Unit::Count, "Sends to a target, by provider and outcome"),
     metric("herald_tokens_cleared_total", Kind::Counter, Unit::Count, "Push tokens cleared because the device is gone"),
+    metric(
+        "herald_tokens_kept_total",
+        Kind::Counter,
+        Unit::Count,
+        "Push tokens not cleared because suspiciously many devices are said to be gone",
+    ),
+    metric(
+        "herald_receipts_total",
+        Kind::Counter,
+        Unit::Count,
+        "Receipts of accepted pushes, by outcome (ok, unregistered, misconfigured, not_handed_on, unknown)",
+    ),
     metric(
         "herald_provider_requests_total",
         Kind::Counter,

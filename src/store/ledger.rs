@@ -45,8 +45,9 @@ const RECORD: Statement = Statement {
             SELECT count(*) FROM json_each($1, '$.entries') AS n
             JOIN events AS e ON e.identity = n.value->>'identity' WHERE e.version = 1)
         WHERE shard = $1->>'shard'",
-        "INSERT INTO tickets (id, identity, target, user_id, token, sent_at)
-        SELECT value->>'id', value->>'identity', value->>'target', value->>'user_id', value->>'token', value->>'sent_at'
+        "INSERT INTO tickets (id, identity, target, user_id, token, sent_at, due_at)
+        SELECT value->>'id', value->>'identity', value->>'target', value->>'user_id', value->>'token', value->>'sent_at',
+            value->>'due_at'
         FROM json_each($1, '$.tickets') WHERE true
         ON CONFLICT (id) DO NOTHING",
         super::letters::INSERT_SQLITE,
@@ -79,10 +80,10 @@ const RECORD: Statement = Statement {
         UPDATE received SET total = total + (SELECT count(*) FROM recorded WHERE version = 1)
         WHERE shard = (SELECT shard FROM given) AND EXISTS (SELECT 1 FROM recorded WHERE version = 1)
     ), ticketed AS (
-        INSERT INTO tickets (id, identity, target, user_id, token, sent_at)
-        SELECT id, identity, target, user_id, token, sent_at
+        INSERT INTO tickets (id, identity, target, user_id, token, sent_at, due_at)
+        SELECT id, identity, target, user_id, token, sent_at, due_at
         FROM given, json_to_recordset(given.tickets) AS t (id text, identity text, target text, user_id text, token text,
-            sent_at bigint)
+            sent_at bigint, due_at bigint)
         ON CONFLICT (id) DO NOTHING
     )
     INSERT INTO dead_letters (id, identity, session_id, partner_id, event, reason, error, route, attempt, replay,
@@ -97,28 +98,41 @@ const RECORD: Statement = Statement {
     WHERE dead_letters.ended IS NOT NULL",
 };
 
+/// What receipts said lies with the tickets.
 const FIND_ID: Statement = Statement {
     name: "find_id",
     writes: false,
-    sqlite: &["SELECT * FROM events WHERE event_id = $1->>'key' ORDER BY first_seen DESC LIMIT $1->>'limit'"],
-    postgres: "SELECT * FROM events WHERE event_id = $1::json->>'key'
-        ORDER BY first_seen DESC LIMIT ($1::json->>'limit')::bigint",
+    sqlite: &["SELECT e.*, (SELECT json_group_object(t.target, t.receipt) FROM tickets AS t
+            WHERE t.identity = e.identity AND t.receipt IS NOT NULL) AS receipts
+        FROM events AS e WHERE e.event_id = $1->>'key' ORDER BY e.first_seen DESC LIMIT $1->>'limit'"],
+    postgres: "SELECT e.*, (SELECT json_object_agg(t.target, t.receipt ORDER BY t.sent_at)::text FROM tickets AS t
+            WHERE t.identity = e.identity AND t.receipt IS NOT NULL) AS receipts
+        FROM events AS e WHERE e.event_id = $1::json->>'key'
+        ORDER BY e.first_seen DESC LIMIT ($1::json->>'limit')::bigint",
 };
 
 const FIND_USER: Statement = Statement {
     name: "find_user",
     writes: false,
-    sqlite: &["SELECT * FROM events WHERE partner_id = $1->>'key' ORDER BY first_seen DESC LIMIT $1->>'limit'"],
-    postgres: "SELECT * FROM events WHERE partner_id = $1::json->>'key'
-        ORDER BY first_seen DESC LIMIT ($1::json->>'limit')::bigint",
+    sqlite: &["SELECT e.*, (SELECT json_group_object(t.target, t.receipt) FROM tickets AS t
+            WHERE t.identity = e.identity AND t.receipt IS NOT NULL) AS receipts
+        FROM events AS e WHERE e.partner_id = $1->>'key' ORDER BY e.first_seen DESC LIMIT $1->>'limit'"],
+    postgres: "SELECT e.*, (SELECT json_object_agg(t.target, t.receipt ORDER BY t.sent_at)::text FROM tickets AS t
+            WHERE t.identity = e.identity AND t.receipt IS NOT NULL) AS receipts
+        FROM events AS e WHERE e.partner_id = $1::json->>'key'
+        ORDER BY e.first_seen DESC LIMIT ($1::json->>'limit')::bigint",
 };
 
 const FIND_SESSION: Statement = Statement {
     name: "find_session",
     writes: false,
-    sqlite: &["SELECT * FROM events WHERE session_id = $1->>'key' ORDER BY first_seen DESC LIMIT $1->>'limit'"],
-    postgres: "SELECT * FROM events WHERE session_id = $1::json->>'key'
-        ORDER BY first_seen DESC LIMIT ($1::json->>'limit')::bigint",
+    sqlite: &["SELECT e.*, (SELECT json_group_object(t.target, t.receipt) FROM tickets AS t
+            WHERE t.identity = e.identity AND t.receipt IS NOT NULL) AS receipts
+        FROM events AS e WHERE e.session_id = $1->>'key' ORDER BY e.first_seen DESC LIMIT $1->>'limit'"],
+    postgres: "SELECT e.*, (SELECT json_object_agg(t.target, t.receipt ORDER BY t.sent_at)::text FROM tickets AS t
+            WHERE t.identity = e.identity AND t.receipt IS NOT NULL) AS receipts
+        FROM events AS e WHERE e.session_id = $1::json->>'key'
+        ORDER BY e.first_seen DESC LIMIT ($1::json->>'limit')::bigint",
 };
 
 /// One statement, so that counter and rows are of the same moment.

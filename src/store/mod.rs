@@ -29,6 +29,7 @@ use crate::{
 pub use error::StoreError;
 pub use letters::{LETTERS_AT_ONCE, LetterGroup};
 pub use retention::Forgotten;
+pub use tickets::{DueTicket, TicketReceipt};
 
 use database::Database;
 

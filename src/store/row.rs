@@ -3,9 +3,11 @@
 //! Called by the files that run statements. Rows go in as JSON and come back as columns; evidence, targets, attempts and
 //! headers are texts inside, which no database looks into.
 
+use std::collections::BTreeMap;
+
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::domain::ledger::{Entry, Letter, State, Via};
+use crate::domain::ledger::{Entry, Letter, State, TargetKey, TargetRecord, Via};
 
 use super::StoreError;
 
@@ -36,6 +38,10 @@ pub(super) struct EventRow {
     evidence: String,
     targets: String,
     attempts: String,
+    /// What receipts said, by target: kept with the tickets, read with the row, never written with it.
+    #[serde(skip)]
+    #[sqlx(default)]
+    receipts: Option<String>,
 }
 
 impl EventRow {
@@ -66,6 +72,7 @@ impl EventRow {
             evidence: write(&entry.evidence)?,
             targets: write(&entry.targets)?,
             attempts: write(&entry.attempts)?,
+            receipts: None,
         })
     }
 
@@ -80,9 +87,17 @@ impl EventRow {
             StoreError::Data(format!("row `{}` has the unknown state `{}`", self.identity, self.state))
         })?;
         let via = self.via.map(|via| read::<Via>(&self.identity, &format!("\"{via}\""))).transpose()?;
+        let mut targets: BTreeMap<TargetKey, TargetRecord> = read(&self.identity, &self.targets)?;
+        let receipts: BTreeMap<TargetKey, String> =
+            self.receipts.as_deref().map(|text| read(&self.identity, text)).transpose()?.unwrap_or_default();
+        for (target, receipt) in receipts {
+            if let Some(record) = targets.get_mut(&target) {
+                record.receipt = Some(receipt);
+            }
+        }
         Ok(Entry {
             evidence: read(&self.identity, &self.evidence)?,
-            targets: read(&self.identity, &self.targets)?,
+            targets,
             attempts: read(&self.identity, &self.attempts)?,
             identity: self.identity,
             event_id: self.event_id,

@@ -10,6 +10,8 @@ mod lanes;
 mod process;
 mod gather;
 mod send;
+mod receipts;
+mod tokens;
 mod settle;
 mod trouble;
 mod pulse;
@@ -67,6 +69,10 @@ pub struct Settings {
     pub retention: Duration,
     pub dead_retention: Duration,
     pub grace: Duration,
+    /// When the receipt of an accepted push is asked for.
+    pub receipts_after: Duration,
+    /// Share of devices said to be gone above which no push token is cleared.
+    pub unregistered_share: f64,
 }
 
 /// What the worker's parts share while it runs.
@@ -86,6 +92,8 @@ struct State {
     /// Claims of events that left the path without a row, to be given up once the ledger is back.
     unsettled: std::sync::Mutex<HashSet<String>>,
     pulse: std::sync::Mutex<pulse::Pulse>,
+    /// What tickets and receipts say of the devices.
+    devices: std::sync::Mutex<tokens::Devices>,
     waiting: [AtomicUsize; 2],
     in_flight: AtomicUsize,
 }

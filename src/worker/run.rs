@@ -57,12 +57,19 @@ impl<B: Broker> Worker<B> {
         for provider in Provider::ALL {
             self.state.tracker.spawn(self.clone().drain_hold(provider));
         }
-        let ended = self.intake().await;
-        self.state.stop.cancel();
-        // After an orderly stop the grace period is over; otherwise outcomes in hand still reach the ledger.
-        if !self.state.tracker.is_closed() {
-            self.finish().await;
-        }
+        let work = async {
+            let ended = self.intake().await;
+            self.state.stop.cancel();
+            // After an orderly stop the grace period is over; otherwise outcomes in hand still reach the ledger.
+            if !self.state.tracker.is_closed() {
+                self.finish().await;
+            }
+            ended
+        };
+        let ended = tokio::select! {
+            ended = work => ended,
+            never = self.beat_on() => match never {},
+        };
         if let Err(error) = self.store.farewell().await {
             tracing::debug!(%error, "the ledger was not told of the end; claims are void in ten seconds");
         }
@@ -85,6 +92,8 @@ impl Settings {
             retention: config.store.retention,
             dead_retention: config.dead.retention,
             grace: config.shutdown.grace,
+            receipts_after: config.receipts.after,
+            unregistered_share: config.expo.unregistered_share,
         }
     }
 }

@@ -10,6 +10,7 @@ use futures::future::join_all;
 use super::{
     Counted, Worker, clock,
     gather::{Known, token_gone},
+    tokens::Source,
 };
 use crate::{
     broker::Broker,
@@ -52,6 +53,7 @@ impl<B: Broker> Worker<B> {
         });
         let results = join_all(sends).await;
 
+        let receipts_after = i64::try_from(self.settings.receipts_after.as_millis()).unwrap_or(i64::MAX);
         let mut sent = Sent { outcomes: BTreeMap::new(), tickets: Vec::new() };
         let mut attempts = Vec::new();
         for (key, at, took, outcome) in results {
@@ -61,18 +63,24 @@ impl<B: Broker> Worker<B> {
             apply(entry.targets.entry(key.clone()).or_default(), provider, &outcome);
             if let (Some(token), Some(user)) = (known.tokens.get(&key), &event.partner_id) {
                 match &outcome {
-                    Outcome::Accepted { provider_id: Some(id) } => sent.tickets.push(Ticket {
-                        id: id.clone(),
-                        identity: entry.identity.clone(),
-                        target: key.clone(),
-                        user_id: user.clone(),
-                        token: token.clone(),
-                        sent_at: at,
-                    }),
-                    Outcome::Failed(failure) if failure.kind == FailureKind::Unregistered => {
-                        self.clear_token(user, token).await;
+                    Outcome::Accepted { provider_id } => {
+                        self.device_seen(Source::Ticket, false);
+                        sent.tickets.extend(provider_id.clone().map(|id| Ticket {
+                            id,
+                            identity: entry.identity.clone(),
+                            target: key.clone(),
+                            user_id: user.clone(),
+                            token: token.clone(),
+                            sent_at: at,
+                            due_at: at.saturating_add(receipts_after),
+                        }));
                     }
-                    Outcome::Accepted { provider_id: None } | Outcome::Failed(_) | Outcome::Held(_) => {}
+                    Outcome::Failed(failure) if failure.kind == FailureKind::Unregistered => {
+                        self.device_seen(Source::Ticket, true);
+                        // A failure costs nothing: the next send meets the same answer.
+                        let _ = self.clear_token(user, token).await;
+                    }
+                    Outcome::Failed(_) | Outcome::Held(_) => {}
                 }
             }
             attempts.push(attempt_record(entry.attempt, &key, at, took, &outcome));
@@ -119,19 +127,6 @@ impl<B: Broker> Worker<B> {
         match self.expo.send(push).await {
             Ok(ticket) => Outcome::Accepted { provider_id: ticket },
             Err(refusal) => refusal.into(),
-        }
-    }
-
-    /// Clears a token whose device is gone, if it is still the one sent to. A failure here costs nothing: the next send meets
-    /// the same answer.
-    async fn clear_token(&self, user: &str, token: &str) {
-        let Some(users) = &self.users else { return };
-        match users.clear(user, token).await {
-            Ok(true) => metrics::counter!("herald_tokens_cleared_total").increment(1),
-            Ok(false) => {}
-            Err(error) => {
-                tracing::warn!(user.id = user, %error, "the push token of a device that is gone was not cleared")
-            }
         }
     }
 }

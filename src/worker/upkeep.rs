@@ -1,4 +1,5 @@
-//! What runs beside the events: the heartbeat, the gauges, pruning, and the dead-letter index held against the queue.
+//! What runs beside the events: the heartbeat, the gauges, pruning, and the dead-letter index held against the queue. The
+//! receipts have a file of their own.
 //!
 //! Started by `run`, on the worker's tracker. Never touches an event in hand.
 
@@ -31,10 +32,21 @@ impl<B: Broker> Worker<B> {
     /// Starts everything that runs beside the events.
     pub(super) fn start_upkeep(self: &Arc<Self>) {
         let tracker = &self.state.tracker;
-        tracker.spawn(self.clone().every(HEARTBEAT, async |worker| worker.beat().await));
         tracker.spawn(self.clone().every(GAUGES, async |worker| worker.gauge().await));
         tracker.spawn(self.clone().every(PRUNE, async |worker| worker.prune().await));
         tracker.spawn(self.clone().reconcile_letters());
+        tracker.spawn(self.clone().read_receipts());
+    }
+
+    /// Speaks for as long as it is polled: until the last outcome is written, or the others would take us for dead while we
+    /// finish what is in hand.
+    pub(super) async fn beat_on(&self) -> std::convert::Infallible {
+        let mut ticks = tokio::time::interval(HEARTBEAT);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.beat().await;
+        }
     }
 
     async fn beat(&self) {

@@ -31,7 +31,7 @@ fn the_compiled_in_text_is_a_whole_configuration() {
     assert!(
         config.broker.management_url.is_none() && config.broker.ca_file.is_none() && config.otlp.endpoint.is_none()
     );
-    assert_eq!((config.expo.rate, config.expo.unknown_repeats), (600, 2));
+    assert_eq!((config.expo.rate, config.expo.unknown_repeats, config.expo.unregistered_share), (600, 2, 0.2));
     assert!(matches!(config.users.url, UsersUrl::Missing));
     assert_eq!(config.store.url.expose_secret(), "sqlite://herald.db");
     assert_eq!(config.store.retention, Duration::from_secs(7 * 86_400));
@@ -150,6 +150,8 @@ fn each_rule_is_kept() {
         ("ably.presence_channel", "{sessionId}:{userId}", "no other braces"),
         ("expo.rate", "0", "from 1 to"),
         ("expo.unknown_repeats", "-1", "from 0 to"),
+        ("expo.unregistered_share", "1.5", "from 0 to 1"),
+        ("expo.unregistered_share", "nan", "from 0 to 1"),
         ("expo.access_token", "two words", "one line of ASCII"),
         ("users.url", "mysql://x/y", "or `none`"),
         ("users.query", "SELECT 1", "must use $1"),

@@ -80,7 +80,8 @@ fn ably_at(url: &str) -> Ably {
 fn expo_at(url: &str) -> Expo {
     let access_token = Some(SecretString::from(ACCESS_TOKEN));
     let timeout = Duration::from_secs(60);
-    let config = config::Expo { url: url.parse().unwrap(), access_token, timeout, rate: 600, unknown_repeats: 2 };
+    let url = url.parse().unwrap();
+    let config = config::Expo { url, access_token, timeout, rate: 600, unknown_repeats: 2, unregistered_share: 0.2 };
     Expo::new(&config).unwrap()
 }
 

@@ -24,4 +24,7 @@ mod survival;
 mod windows;
 mod bad_input;
 mod panics;
+mod receipts;
+mod outages;
+mod repeats;
 mod provider;

@@ -143,6 +143,33 @@ impl Rig {
         statements.replace("LEDGER", &ledger).replace("APP", &app)
     }
 
+    /// Gives a user another push token, as the app does when it registers again.
+    pub async fn set_token(&self, user: &str, token: &str) {
+        let mut connection = sqlx::PgConnection::connect(&self.database_url).await.expect("PostgreSQL");
+        let update = format!(r#"UPDATE "{}_app"."User" SET "pushToken" = $2 WHERE id = $1"#, self.prefix);
+        sqlx::query(sqlx::AssertSqlSafe(update)).bind(user).bind(token).execute(&mut connection).await.expect("token");
+        connection.close().await.expect("close");
+    }
+
+    /// Returns how many users have a push token.
+    pub async fn tokens(&self) -> i64 {
+        let mut connection = sqlx::PgConnection::connect(&self.database_url).await.expect("PostgreSQL");
+        let select = format!(r#"SELECT count("pushToken") FROM "{}_app"."User""#, self.prefix);
+        sqlx::query_scalar(sqlx::AssertSqlSafe(select)).fetch_one(&mut connection).await.expect("count")
+    }
+
+    /// Returns the sum of a counter over all workers that answer, by the line it has on the metrics page.
+    pub async fn counter(&self, line: &str) -> u64 {
+        let mut sum = 0;
+        for worker in &self.workers {
+            let Ok(page) = reqwest::get(format!("{}/metrics", worker.http)).await else { continue };
+            let page = page.text().await.unwrap_or_default();
+            let value = page.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(' '));
+            sum += value.map_or(0, |value| value.parse::<u64>().expect("a counter"));
+        }
+        sum
+    }
+
     /// The command `herald …` with this rig's configuration.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_herald"));
@@ -159,7 +186,6 @@ impl Rig {
             .env("HERALD_BROKER__PREFIX", &self.prefix)
             .env("HERALD_STORE__URL", &self.store_url)
             .env("HERALD_RETRY__SCHEDULE", SCHEDULE)
-            .env("HERALD_INSTANCE", "rig")
             .env("HERALD_LOG__LEVEL", "info,herald=debug")
             .env("HERALD_HTTP__LISTEN", "127.0.0.1:0")
             .current_dir(self.folder.path());
@@ -173,11 +199,16 @@ impl Rig {
 
     /// Starts a worker with more variables.
     pub async fn start_with(&mut self, variables: &[(&str, &str)]) -> usize {
+        self.start_as("rig", variables).await
+    }
+
+    /// Starts a worker with a name of its own, as one of several.
+    pub async fn start_as(&mut self, instance: &str, variables: &[(&str, &str)]) -> usize {
         let number = self.workers.len();
         let log = self.folder.path().join(format!("worker-{number}.log"));
         let port = free_port();
         let http = format!("http://127.0.0.1:{port}");
-        let mut command = self.command(&["run"]);
+        let mut command = self.command(&["run", "--set", &format!("instance={instance}")]);
         command.env("HERALD_HTTP__LISTEN", format!("127.0.0.1:{port}")).envs(variables.iter().copied());
         let file = std::fs::File::create(&log).expect("log");
         command.stderr(Stdio::from(file)).stdout(Stdio::null());

@@ -195,6 +195,7 @@ pub fn ticket(id: &str, identity: &str, sent_at: i64) -> Ticket {
         user_id: "u1".to_owned(),
         token: "ExponentPushToken[a]".to_owned(),
         sent_at,
+        due_at: sent_at,
     }
 }
 

@@ -132,6 +132,9 @@ fn state(entry: &Entry) -> String {
         State::Skipped => "skipped".to_owned(),
         State::Dead => "dead".to_owned(),
     };
+    if entry.state == State::Done && entry.not_handed_on() {
+        text += ": pushed, not handed on";
+    }
     if let Some(reason) = &entry.reason {
         text += &format!(": {}", clean(reason));
     }

@@ -4,7 +4,14 @@ use super::*;
 
 fn config(url: &str, timeout: Duration) -> config::Expo {
     let access_token = Some(SecretString::from("robot-token"));
-    config::Expo { url: url.parse().unwrap(), access_token, timeout, rate: 600, unknown_repeats: 2 }
+    config::Expo {
+        url: url.parse().unwrap(),
+        access_token,
+        timeout,
+        rate: 600,
+        unknown_repeats: 2,
+        unregistered_share: 0.2,
+    }
 }
 
 fn client(url: &str) -> Expo {

@@ -156,7 +156,8 @@ async fn workers_that_start_together_migrate_once() {
         for store in futures::future::join_all(starts).await {
             store.unwrap();
         }
-        assert_eq!(place.number("SELECT count(*) FROM _sqlx_migrations").await, 1, "inside the schema");
+        let applied = "SELECT count(*) - max(version) FROM _sqlx_migrations";
+        assert_eq!(place.number(applied).await, 0, "each once, inside the schema");
     })
     .await;
 }
@@ -165,7 +166,7 @@ async fn workers_that_start_together_migrate_once() {
 async fn a_ledger_of_a_newer_herald_is_left_alone() {
     super::on_both(async |place| {
         place.open("a").await;
-        place.execute("UPDATE _sqlx_migrations SET version = 9999").await;
+        place.execute("UPDATE _sqlx_migrations SET version = 9999 WHERE version = 1").await;
         let message = config(Store::open(&place.url, "a").await);
         assert!(message.contains("newer herald"), "{message}");
     })

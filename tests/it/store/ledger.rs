@@ -1,8 +1,10 @@
 //! Records: in batches, whatever is in them, and the books over them.
 
+use std::time::Duration;
+
 use herald::{
     domain::ledger::{Entry, State, Via},
-    store::{Find, StoreError},
+    store::{Find, StoreError, TicketReceipt},
 };
 use proptest::{
     strategy::{Strategy, ValueTree},
@@ -10,6 +12,7 @@ use proptest::{
 };
 
 use super::{claim, dead, entry, granted, letter, on_both, record, ticket};
+use crate::support::eventually;
 
 /// Returns how often a statement was run, as the metrics page says it.
 fn statements(page: &str, name: &str) -> u64 {
@@ -184,26 +187,92 @@ async fn a_record_repeated_writes_its_tickets_and_letter_once() {
     .await;
 }
 
+/// Returns the ids of the tickets that are due, sorted.
+async fn take(store: &herald::store::Store, limit: u32) -> Vec<String> {
+    let taken = store.take_tickets(limit, Duration::from_secs(3)).await.unwrap();
+    let mut ids: Vec<_> = taken.into_iter().map(|due| due.ticket.id).collect();
+    ids.sort();
+    ids
+}
+
+fn said(id: &str, receipt: &str) -> TicketReceipt {
+    TicketReceipt { id: id.to_owned(), receipt: receipt.to_owned() }
+}
+
 #[tokio::test]
-async fn tickets_are_due_by_age_and_settled_into_the_target() {
+async fn a_due_ticket_is_taken_by_one_worker_and_due_again_when_it_is_not_settled() {
     on_both(async |place| {
         let store = place.open("a").await;
-        let tickets =
-            vec![ticket("t2", "i1", 20), ticket("t1", "i1", 10), ticket("t3", "i1", 30), ticket("tx", "gone", 5)];
-        let full = herald::store::Record { entry: entry("i1"), tickets, letter: None };
-        store.record(full).await.unwrap();
-        let due = store.due_tickets(20, 10).await.unwrap();
-        assert_eq!(due.iter().map(|ticket| ticket.id.as_str()).collect::<Vec<_>>(), ["tx", "t1", "t2"]);
-        assert_eq!(due[1], ticket("t1", "i1", 10));
-        assert_eq!(store.due_tickets(20, 1).await.unwrap().len(), 1);
+        let now = jiff::Timestamp::now().as_millisecond();
+        let mut later = ticket("later", "i1", now);
+        later.due_at = now + 3_600_000;
+        let mut tickets: Vec<_> = (0..5).map(|n| ticket(&format!("t{n}"), "i1", now - 100 + n)).collect();
+        tickets.push(later);
+        store.record(herald::store::Record { entry: entry("i1"), tickets, letter: None }).await.unwrap();
 
-        assert!(store.settle_ticket("t1", "it's \"ok\"").await.unwrap());
-        assert!(store.settle_ticket("tx", "ok").await.unwrap(), "its row is gone and that is no error");
-        assert!(!store.settle_ticket("t1", "ok").await.unwrap());
-        assert_eq!(store.due_tickets(20, 10).await.unwrap().len(), 1);
+        assert_eq!(take(&store, 2).await, ["t0", "t1"], "the longest due first");
+        let (one, other) = tokio::join!(take(&store, 10), take(&store, 10));
+        let mut both = [one, other].concat();
+        both.sort();
+        assert_eq!(both, ["t2", "t3", "t4"], "each once");
+        assert_eq!(store.settle_tickets(&[said("t3", "ok")]).await.unwrap(), ["t3"]);
+        let again = eventually("the others are due again", async || {
+            let due = take(&store, 10).await;
+            (!due.is_empty()).then_some(due)
+        })
+        .await;
+        assert!(!again.contains(&"t3".to_owned()) && !again.contains(&"later".to_owned()), "{again:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_ticket_is_put_off_by_a_quarter_of_its_age_and_asked_for_at_the_age_of_a_day() {
+    on_both(async |place| {
+        let store = place.open("a").await;
+        let now = jiff::Timestamp::now().as_millisecond();
+        const MINUTE: i64 = 60_000;
+        let ages = [("young", 1), ("hour", 60), ("half", 720), ("late", 23 * 60 + 50), ("over", 25 * 60)];
+        let tickets = ages.iter().map(|(id, minutes)| ticket(id, "i1", now - minutes * MINUTE)).collect();
+        store.record(herald::store::Record { entry: entry("i1"), tickets, letter: None }).await.unwrap();
+        let taken = store.take_tickets(10, Duration::from_secs(60)).await.unwrap();
+        for (id, pause) in [("young", 1), ("hour", 15), ("half", 60), ("late", 10), ("over", 1)] {
+            let due = taken.iter().find(|due| due.ticket.id == id).unwrap();
+            let found = due.ticket.due_at - now;
+            assert!((pause * MINUTE..pause * MINUTE + 20_000).contains(&found), "{id}: {found} ms");
+            let age = ages.iter().find(|(name, _)| *name == id).unwrap().1 as u64 * 60;
+            assert!((age..age + 20).contains(&due.age.as_secs()), "{id}: {:?}", due.age);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_receipt_is_noted_once_beside_the_row_and_no_later_record_undoes_it() {
+    on_both(async |place| {
+        let store = place.open("a").await;
+        let mut other = ticket("t2", "i1", 20);
+        other.target = "expo:ffffffffffff".to_owned();
+        let tickets = vec![ticket("t1", "i1", 10), other, ticket("tx", "gone", 5)];
+        let full = herald::store::Record { entry: entry("i1"), tickets, letter: None };
+        store.record(full.clone()).await.unwrap();
+
+        let receipts = [said("t1", "it's \"ok\""), said("t2", "another target"), said("tx", "ok"), said("none", "ok")];
+        let mut settled = store.settle_tickets(&receipts).await.unwrap();
+        settled.sort();
+        assert_eq!(settled, ["t1", "t2", "tx"], "that a row is gone is no error");
+        assert!(store.settle_tickets(&[said("t1", "other")]).await.unwrap().is_empty(), "once");
+        assert_eq!(
+            place.number("SELECT count(*) FROM tickets WHERE token <> ''").await,
+            0,
+            "push tokens are forgotten"
+        );
+
+        store.record(full).await.unwrap();
         let mut expected = entry("i1");
         expected.targets.get_mut("expo:0123456789ab").unwrap().receipt = Some("it's \"ok\"".to_owned());
         assert_eq!(store.find(&Find::Id(expected.event_id.clone()), 1).await.unwrap(), [expected]);
+        assert!(take(&store, 10).await.is_empty(), "nothing is asked for again");
     })
     .await;
 }

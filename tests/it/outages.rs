@@ -1,0 +1,345 @@
+//! Outages of one provider, and refused credentials, on real RabbitMQ and PostgreSQL: what waits, what goes on, what comes back.
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use herald::{
+    domain::{
+        ledger::{Entry, State},
+        outcome::Provider,
+    },
+    sandbox::{Action, Credential, DEFAULT_KEY, Device, Endpoint, Fault, Match, Sandbox, Settings, Standing},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    rig::{Rig, event, free_port},
+    support::within,
+};
+
+/// Events of one measured batch.
+const BATCH: usize = 1000;
+
+/// A provider that can be switched off: then nobody listens at its address.
+struct Switch {
+    port: u16,
+    sandbox: Option<Sandbox>,
+    settings: Settings,
+}
+
+impl Switch {
+    async fn on(settings: Settings) -> Switch {
+        let mut switch = Switch { port: free_port(), sandbox: None, settings };
+        switch.turn_on().await;
+        switch
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    async fn turn_on(&mut self) {
+        let sandbox = Sandbox::start_with(([127, 0, 0, 1], self.port).into(), self.settings.clone()).await;
+        self.sandbox = Some(sandbox.expect("sandbox"));
+    }
+
+    async fn turn_off(&mut self) {
+        self.sandbox.take().expect("it is on").stop().await;
+    }
+
+    fn sandbox(&self) -> &Sandbox {
+        self.sandbox.as_ref().expect("it is on")
+    }
+}
+
+fn unlimited() -> Settings {
+    Settings { channel_rate: 0, project_rate: 0, ..Settings::default() }
+}
+
+/// An event of a session of its own: for its channel only, or for a user who is absent.
+fn single(provider: Provider, id: &str, user: usize) -> Value {
+    match provider {
+        Provider::Ably => json!({"id": id, "sessionId": format!("s-{id}"), "event": "partner.advanced"}),
+        Provider::Expo => event(id, "partner.advanced", &format!("s-{id}"), &format!("u{user}")),
+    }
+}
+
+async fn add_users(rig: &Rig, count: usize) {
+    rig.add_users((0..count).map(|n| (format!("u{n}"), Some(format!("ExponentPushToken[phone-{n}]"))))).await;
+}
+
+async fn send_all(rig: &Rig, events: impl IntoIterator<Item = Value>) {
+    futures::stream::iter(events.into_iter().map(|event| rig.send(event)))
+        .buffer_unordered(200)
+        .collect::<Vec<()>>()
+        .await;
+}
+
+/// Waits for what `condition` returns, for at most `seconds`.
+async fn patiently<T>(seconds: u64, what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let waiting = async {
+        loop {
+            if let Some(value) = condition().await {
+                return value;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    within(seconds, what, waiting).await
+}
+
+async fn ended(rig: &Rig, id: &str, seconds: u64) -> Entry {
+    let done = async || rig.entry(id).await.filter(|entry| entry.state != State::Waiting);
+    patiently(seconds, &format!("{id} has ended"), done).await
+}
+
+async fn held(rig: &Rig, id: &str, reason: &str) -> Entry {
+    let held = async || rig.entry(id).await.filter(|entry| entry.reason.as_deref() == Some(reason));
+    patiently(60, &format!("{id} is {reason}"), held).await
+}
+
+/// Sends a batch for `provider` and returns how many events a second arrived.
+async fn pace(rig: &Rig, provider: Provider, name: &str) -> f64 {
+    let arrived = || rig.sandbox.control().effect_totals().0;
+    let (before, started) = (arrived(), Instant::now());
+    send_all(rig, (0..BATCH).map(|n| single(provider, &format!("{name}-{n}"), n))).await;
+    patiently(120, &format!("{name} has arrived"), async || (arrived() >= before + BATCH).then_some(())).await;
+    BATCH as f64 / started.elapsed().as_secs_f64()
+}
+
+/// One provider is down: its events wait without using attempts, the other keeps its pace, and then everything arrives once.
+async fn outage(down: Provider) {
+    let other = if down == Provider::Ably { Provider::Expo } else { Provider::Ably };
+    let Some(mut rig) = Rig::new("outage").await else { return };
+    add_users(&rig, BATCH).await;
+    let mut switch = Switch::on(unlimited()).await;
+    let url = switch.url();
+    let key = if down == Provider::Ably { "HERALD_ABLY__URL" } else { "HERALD_EXPO__URL" };
+    let worker = rig.start_with(&[(key, &url)]).await;
+    let before = pace(&rig, other, "before").await;
+    switch.turn_off().await;
+
+    // The failures that open the breaker are charged; what comes then is not.
+    let mut opening = 0;
+    loop {
+        let id = format!("opening-{opening}");
+        rig.send(single(down, &id, opening)).await;
+        opening += 1;
+        let told = async || rig.entry(&id).await.filter(|entry| entry.reason.is_some());
+        let entry = patiently(60, "an event meets the outage", told).await;
+        if entry.reason.as_deref() == Some("held:breaker") {
+            break;
+        }
+        assert!(opening < 20, "the breaker opens: {entry:?}");
+    }
+    let waiting: Vec<String> = (0..200).map(|n| format!("held-{n}")).collect();
+    send_all(&rig, waiting.iter().enumerate().map(|(n, id)| single(down, id, n))).await;
+    let during = pace(&rig, other, "during").await;
+    println!(
+        "{down} down: {other} carried {before:.0} events/s before and {during:.0} during, {opening} sends opened the breaker"
+    );
+    assert!(during > before * 0.4, "{other} keeps its pace: {before:.0} before, {during:.0} during");
+    for id in &waiting {
+        let entry = held(&rig, id, "held:breaker").await;
+        assert_eq!((entry.attempt, entry.state), (0, State::Waiting), "{id} uses no attempt: {entry:?}");
+    }
+    if down == Provider::Ably {
+        for n in [0, BATCH - 1] {
+            let entry = rig.entry(&format!("during-{n}")).await.unwrap();
+            assert_eq!((entry.evidence.presence.as_deref(), entry.route.as_deref()), (Some("unknown"), Some("push")));
+        }
+    }
+
+    let (back, started) = (switch.turn_on().await, Instant::now());
+    let () = back;
+    for id in waiting.iter().cloned().chain((0..opening).map(|n| format!("opening-{n}"))) {
+        let entry = ended(&rig, &id, 120).await;
+        assert_eq!(entry.state, State::Done, "{id}: {entry:?}");
+    }
+    println!("{down} back: {} events delivered after {:?}", waiting.len() + opening, started.elapsed());
+    let effects = switch.sandbox().control().effects(0, usize::MAX);
+    assert_eq!(effects.len(), waiting.len() + opening, "everything that waited arrived");
+    assert!(effects.iter().all(|effect| effect.count == 1), "and once");
+    let log = rig.log(worker);
+    assert!(log.contains(&format!("{down} is shut")) && log.contains(&format!("{down} is open again")));
+    assert!(rig.books().await.closed());
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn expo_down_holds_pushes_and_ably_keeps_its_pace() {
+    outage(Provider::Expo).await;
+}
+
+#[tokio::test]
+async fn ably_down_falls_to_push_holds_publishes_and_expo_keeps_its_pace() {
+    outage(Provider::Ably).await;
+}
+
+#[tokio::test]
+async fn after_an_outage_held_and_fresh_share_the_rate_and_the_expired_end_without_a_request() {
+    const HELD: usize = 1500;
+    const FRESH: usize = 600;
+    const LATE: usize = 100;
+    let Some(mut rig) = Rig::new("release").await else { return };
+    add_users(&rig, HELD).await;
+    let limited = Settings { channel_rate: 0, ..Settings::default() };
+    assert_eq!(limited.project_rate, 600, "Expo's own limit");
+    let mut switch = Switch::on(limited).await;
+    let url = switch.url();
+    switch.turn_off().await;
+    rig.start_with(&[("HERALD_EXPO__URL", &url), ("HERALD_EXPO__RATE", "600")]).await;
+
+    let life = jiff::Timestamp::now() + Duration::from_secs(20);
+    send_all(&rig, (0..HELD).map(|n| single(Provider::Expo, &format!("held-{n}"), n))).await;
+    let late = (0..LATE).map(|n| {
+        let mut event = single(Provider::Expo, &format!("late-{n}"), n);
+        event["expiresAt"] = life.to_string().into();
+        event
+    });
+    send_all(&rig, late).await;
+    let hold = rig.topology.hold(Provider::Expo);
+    patiently(90, "nearly everything is held", async || {
+        (rig.ready_messages(&hold).await as usize > HELD * 3 / 4).then_some(())
+    })
+    .await;
+    patiently(60, "the short lives are over", async || (jiff::Timestamp::now() > life).then_some(())).await;
+
+    switch.turn_on().await;
+    let started = Instant::now();
+    let control = switch.sandbox().control().clone();
+    patiently(90, "the provider is found again", async || (control.effect_totals().0 > 0).then_some(())).await;
+    send_all(&rig, (0..FRESH).map(|n| single(Provider::Expo, &format!("fresh-{n}"), n))).await;
+    patiently(120, "all have arrived", async || (control.effect_totals().0 >= HELD + FRESH).then_some(())).await;
+    let took = started.elapsed();
+    for n in 0..LATE {
+        let entry = ended(&rig, &format!("late-{n}"), 120).await;
+        assert_eq!((entry.state, entry.reason.as_deref()), (State::Dead, Some("expired")), "{entry:?}");
+    }
+
+    let journal = control.entries(0, None, usize::MAX);
+    let sends: Vec<_> = journal.iter().filter(|entry| entry.endpoint == Endpoint::Send).collect();
+    let refused = sends.iter().filter(|entry| entry.status == Some(429)).count();
+    let named = |prefix: &str| {
+        sends
+            .iter()
+            .flat_map(|entry| &entry.items)
+            .filter(|item| item.id.as_deref().is_some_and(|id| id.starts_with(prefix)))
+            .count()
+    };
+    assert_eq!((named("late-"), named("held-"), named("fresh-")), (0, HELD, FRESH), "no request for what expired");
+    let at: Vec<(i64, usize)> = sends.iter().map(|entry| (entry.time.as_millisecond(), entry.items.len())).collect();
+    let busiest = at.iter().map(|(from, _)| {
+        at.iter().filter(|(time, _)| (*from..from + 1000).contains(time)).map(|(_, items)| items).sum::<usize>()
+    });
+    let order = control.effects(0, usize::MAX);
+    let place = |effect: Option<usize>| effect.expect("it arrived");
+    let first_fresh = place(order.iter().position(|effect| effect.event.starts_with("fresh-")));
+    let last_held = place(order.iter().rposition(|effect| effect.event.starts_with("held-")));
+    println!(
+        "{HELD} held and {FRESH} fresh after an outage: {took:?}, {} requests, {refused} answered 429, busiest second {} \
+         notifications; first fresh at place {first_fresh}, last held at {last_held}; first request carried {}",
+        sends.len(),
+        busiest.max().unwrap_or(0),
+        sends[0].items.len(),
+    );
+    assert_eq!(refused, 0, "no stampede over the limit");
+    assert!(first_fresh < last_held, "fresh events do not wait for all held ones");
+    assert!(rig.books().await.closed());
+    rig.end().await;
+}
+
+/// Credentials are bad, are seen to be bad, and are mended: held without an attempt, an alarm that names the key, no token
+/// cleared, everything delivered.
+async fn refused(name: &str, provider: Provider, code: &str, fix: &str, spoil: impl Fn(&Rig), mend: impl Fn(&Rig)) {
+    let Some(mut rig) = Rig::new(name).await else { return };
+    add_users(&rig, 5).await;
+    let worker = rig.start().await;
+    spoil(&rig);
+    let ids: Vec<String> = (0..5).map(|n| format!("e{n}")).collect();
+    for (n, id) in ids.iter().enumerate() {
+        rig.send(single(provider, id, n)).await;
+        let entry = held(&rig, id, "held:unauthorised").await;
+        assert_eq!((entry.attempt, entry.state), (0, State::Waiting), "{name}: {entry:?}");
+    }
+    assert_eq!(rig.effects().len(), 0, "{name}: nothing has arrived");
+    assert_eq!(rig.tokens().await, 5, "{name}: no push token is cleared");
+    let log = rig.log(worker);
+    let alarm = log.lines().find(|line| line.contains("ERROR") && line.contains("refuses our credentials"));
+    let alarm = alarm.unwrap_or_else(|| panic!("{name}: no alarm in {log}"));
+    assert!(alarm.contains(fix) && alarm.contains(code), "{name}: {alarm}");
+    mend(&rig);
+    let started = Instant::now();
+    for id in &ids {
+        let entry = ended(&rig, id, 120).await;
+        assert_eq!((entry.state, entry.attempt), (State::Done, 0), "{name}: {entry:?}");
+    }
+    println!("{name}: delivered {:?} after the credentials were good again", started.elapsed());
+    let effects = rig.effects();
+    let arrived = |id: &String| effects[id].0 + effects[id].1;
+    assert!(ids.iter().all(|id| arrived(id) == 1), "{name}: {effects:?}");
+    assert_eq!(rig.tokens().await, 5, "{name}: no push token is cleared");
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn refused_credentials_hold_raise_an_alarm_that_names_the_key_and_lose_nothing() {
+    let ably = |standing| {
+        move |rig: &Rig| {
+            let everything = [("*".to_owned(), vec!["*".to_owned()])].into();
+            let credential = Credential { secret: DEFAULT_KEY.to_owned(), capability: everything, standing };
+            rig.sandbox.control().add_credential(credential);
+        }
+    };
+    let security = |enhanced_security| {
+        move |rig: &Rig| {
+            let settings = Settings { enhanced_security, ..(*rig.sandbox.control().settings()).clone() };
+            rig.sandbox.control().set_settings(settings);
+        }
+    };
+    let devices = |outcome: &'static str| {
+        move |rig: &Rig| {
+            for n in 0..5 {
+                let device = Device { outcome: Some(outcome.to_owned()), ..Device::default() };
+                rig.sandbox.control().set_device(&format!("ExponentPushToken[phone-{n}]"), device);
+            }
+        }
+    };
+    let answer = |status: u16, body: Option<Value>| {
+        move |rig: &Rig| {
+            let matching = Match { endpoint: Some(Endpoint::Send), ..Match::default() };
+            let body = body.as_ref().map(Value::to_string);
+            rig.sandbox.control().add_fault(Fault {
+                matching,
+                status: Some(status),
+                body,
+                ..Fault::new(Action::Status)
+            });
+        }
+    };
+    let well = |rig: &Rig| rig.sandbox.control().clear_faults();
+    let mismatch = json!({"data": [{
+        "status": "error", "message": "the sender id does not match", "details": {"error": "MismatchSenderId"}
+    }]});
+    tokio::join!(
+        refused("ably_401", Provider::Ably, "401", "ABLY_API_KEY", ably(Standing::Revoked), ably(Standing::Good)),
+        refused("expo_403", Provider::Expo, "UNAUTHORIZED", "EXPO_ACCESS_TOKEN", security(true), security(false)),
+        refused("expo_401", Provider::Expo, "invalid_token", "EXPO_ACCESS_TOKEN", answer(401, None), well),
+        refused(
+            "credentials",
+            Provider::Expo,
+            "InvalidCredentials",
+            "push credentials at Expo",
+            devices("invalid-credentials"),
+            devices("ok")
+        ),
+        refused(
+            "mismatch",
+            Provider::Expo,
+            "MismatchSenderId",
+            "push credentials at Expo",
+            answer(200, Some(mismatch)),
+            well
+        ),
+    );
+}
