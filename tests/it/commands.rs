@@ -128,8 +128,8 @@ async fn check_finds_everything_in_order_and_each_thing_that_is_not() {
         ("HERALD_DEAD__RETENTION", "13d", "queues", "x-message-ttl"),
         ("HERALD_STORE__URL", "sqlite:///no/such/folder/herald.db", "store", ""),
         ("HERALD_USERS__QUERY", no_table, "users", "no_such_table"),
-        ("ABLY_API_KEY", "sandbox.publisher:secret", "ably", "the capability subscribe"),
-        ("ABLY_API_KEY", "sandbox.subscriber:secret", "ably", "the capability publish"),
+        ("ABLY_API_KEY", "sandbox.publisher:secret", "ably", "capability `subscribe`"),
+        ("ABLY_API_KEY", "sandbox.subscriber:secret", "ably", "capability `publish`"),
         ("ABLY_API_KEY", "sandbox.revoked:secret", "ably", "ABLY_API_KEY"),
         ("EXPO_ACCESS_TOKEN", "no-such-token", "expo", "EXPO_ACCESS_TOKEN"),
     ] {
