@@ -98,8 +98,14 @@ async fn held(rig: &Rig, id: &str, reason: &str) -> Entry {
     patiently(60, &format!("{id} is {reason}"), held).await
 }
 
-/// Sends a batch for `provider` and returns how many events a second arrived.
+/// Returns the better of two measurements: other work on the machine is not what is measured.
 async fn pace(rig: &Rig, provider: Provider, name: &str) -> f64 {
+    let first = batch(rig, provider, &format!("{name}-a")).await;
+    first.max(batch(rig, provider, &format!("{name}-b")).await)
+}
+
+/// Sends a batch for `provider` and returns how many events a second arrived.
+async fn batch(rig: &Rig, provider: Provider, name: &str) -> f64 {
     let arrived = || rig.sandbox.control().effect_totals().0;
     let (before, started) = (arrived(), Instant::now());
     send_all(rig, (0..BATCH).map(|n| single(provider, &format!("{name}-{n}"), n))).await;
@@ -115,7 +121,9 @@ async fn outage(down: Provider) {
     let mut switch = Switch::on(unlimited()).await;
     let url = switch.url();
     let key = if down == Provider::Ably { "HERALD_ABLY__URL" } else { "HERALD_EXPO__URL" };
-    let worker = rig.start_with(&[(key, &url)]).await;
+    // Long enough that what opens the breaker is not exhausted by then.
+    rig.topology.schedule = [1, 2, 30].map(Duration::from_secs).to_vec();
+    let worker = rig.start_with(&[(key, &url), ("HERALD_RETRY__SCHEDULE", r#"["1s","2s","30s"]"#)]).await;
     let before = pace(&rig, other, "before").await;
     switch.turn_off().await;
 
@@ -145,14 +153,15 @@ async fn outage(down: Provider) {
     }
     if down == Provider::Ably {
         for n in [0, BATCH - 1] {
-            let entry = rig.entry(&format!("during-{n}")).await.unwrap();
+            let entry = rig.entry(&format!("during-a-{n}")).await.unwrap();
             assert_eq!((entry.evidence.presence.as_deref(), entry.route.as_deref()), (Some("unknown"), Some("push")));
         }
     }
 
-    let (back, started) = (switch.turn_on().await, Instant::now());
-    let () = back;
-    for id in waiting.iter().cloned().chain((0..opening).map(|n| format!("opening-{n}"))) {
+    switch.turn_on().await;
+    let started = Instant::now();
+    let opened = (0..opening).map(|n| format!("opening-{n}"));
+    for id in waiting.iter().cloned().chain(opened) {
         let entry = ended(&rig, &id, 120).await;
         assert_eq!(entry.state, State::Done, "{id}: {entry:?}");
     }
@@ -212,6 +221,11 @@ async fn after_an_outage_held_and_fresh_share_the_rate_and_the_expired_end_witho
     send_all(&rig, (0..FRESH).map(|n| single(Provider::Expo, &format!("fresh-{n}"), n))).await;
     patiently(120, "all have arrived", async || (control.effect_totals().0 >= HELD + FRESH).then_some(())).await;
     let took = started.elapsed();
+    let at_work = {
+        let sends: Vec<_> =
+            control.entries(0, None, usize::MAX).into_iter().filter(|e| e.endpoint == Endpoint::Send).collect();
+        sends[sends.len() - 1].time.duration_since(sends[0].time)
+    };
     for n in 0..LATE {
         let entry = ended(&rig, &format!("late-{n}"), 120).await;
         assert_eq!((entry.state, entry.reason.as_deref()), (State::Dead, Some("expired")), "{entry:?}");
@@ -237,8 +251,9 @@ async fn after_an_outage_held_and_fresh_share_the_rate_and_the_expired_end_witho
     let first_fresh = place(order.iter().position(|effect| effect.event.starts_with("fresh-")));
     let last_held = place(order.iter().rposition(|effect| effect.event.starts_with("held-")));
     println!(
-        "{HELD} held and {FRESH} fresh after an outage: {took:?}, {} requests, {refused} answered 429, busiest second {} \
+        "{HELD} held and {FRESH} fresh after an outage: {took:?}, {} s from the first request to the last, {} requests, {refused} answered 429, busiest second {} \
          notifications; first fresh at place {first_fresh}, last held at {last_held}; first request carried {}",
+        at_work.as_secs_f64(),
         sends.len(),
         busiest.max().unwrap_or(0),
         sends[0].items.len(),
