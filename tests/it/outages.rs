@@ -146,7 +146,8 @@ async fn outage(down: Provider) {
     println!(
         "{down} down: {other} carried {before:.0} events/s before and {during:.0} during, {opening} sends opened the breaker"
     );
-    assert!(during > before * 0.4, "{other} keeps its pace: {before:.0} before, {during:.0} during");
+    // Far below: this runs beside other tests. A provider that waited for the other would carry next to nothing.
+    assert!(during > before * 0.25, "{other} keeps its pace: {before:.0} before, {during:.0} during");
     for id in &waiting {
         let entry = held(&rig, id, "held:breaker").await;
         assert_eq!((entry.attempt, entry.state), (0, State::Waiting), "{id} uses no attempt: {entry:?}");
@@ -197,7 +198,9 @@ async fn after_an_outage_held_and_fresh_share_the_rate_and_the_expired_end_witho
     let mut switch = Switch::on(limited).await;
     let url = switch.url();
     switch.turn_off().await;
-    rig.start_with(&[("HERALD_EXPO__URL", &url), ("HERALD_EXPO__RATE", "600")]).await;
+    for instance in ["first", "second"] {
+        rig.start_as(instance, &[("HERALD_EXPO__URL", &url), ("HERALD_EXPO__RATE", "600")]).await;
+    }
 
     let life = jiff::Timestamp::now() + Duration::from_secs(20);
     send_all(&rig, (0..HELD).map(|n| single(Provider::Expo, &format!("held-{n}"), n))).await;
@@ -251,7 +254,7 @@ async fn after_an_outage_held_and_fresh_share_the_rate_and_the_expired_end_witho
     let first_fresh = place(order.iter().position(|effect| effect.event.starts_with("fresh-")));
     let last_held = place(order.iter().rposition(|effect| effect.event.starts_with("held-")));
     println!(
-        "{HELD} held and {FRESH} fresh after an outage: {took:?}, {} s from the first request to the last, {} requests, {refused} answered 429, busiest second {} \
+        "{HELD} held and {FRESH} fresh after an outage, two workers: {took:?}, {} s from the first request to the last, {} requests, {refused} answered 429, busiest second {} \
          notifications; first fresh at place {first_fresh}, last held at {last_held}; first request carried {}",
         at_work.as_secs_f64(),
         sends.len(),
