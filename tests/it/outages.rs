@@ -187,6 +187,43 @@ async fn ably_down_falls_to_push_holds_publishes_and_expo_keeps_its_pace() {
 }
 
 #[tokio::test]
+async fn while_expo_answers_503_no_held_push_is_risked_on_finding_out() {
+    let Some(mut rig) = Rig::new("probes").await else { return };
+    add_users(&rig, 30).await;
+    rig.start().await;
+    let control = rig.sandbox.control().clone();
+    let matching = Match { provider: Some(herald::sandbox::Provider::Expo), ..Match::default() };
+    control.add_fault(Fault { matching, status: Some(503), ..Fault::new(Action::Status) });
+    let mut sent = 0;
+    loop {
+        let id = format!("e{sent}");
+        rig.send(single(Provider::Expo, &id, sent)).await;
+        sent += 1;
+        let told =
+            async || rig.entry(&id).await.filter(|entry| entry.reason.is_some() || entry.state != State::Waiting);
+        if patiently(60, "an event meets the outage", told).await.reason.as_deref() == Some("held:breaker") {
+            break;
+        }
+        assert!(sent < 20, "the breaker opens");
+    }
+    let requests = || control.counters()["send"].requests;
+    let (id, before) = (format!("e{}", sent - 1), requests());
+    let probes = async || (control.counters()["receipts"].requests >= 4).then_some(());
+    patiently(90, "four probes have gone out", probes).await;
+    assert_eq!(requests(), before, "no push has");
+    let entry = held(&rig, &id, "held:breaker").await;
+    assert!(entry.attempt == 0 && entry.attempts.iter().all(|attempt| attempt.outcome == "held"), "{entry:?}");
+    control.clear_faults();
+    let entry = ended(&rig, &id, 120).await;
+    assert_eq!((entry.state, entry.attempt, rig.effects()[&id]), (State::Done, 0, (0, 1)), "{entry:?}");
+    println!(
+        "Expo answered 503: {before} pushes met it, then {} harmless probes",
+        control.counters()["receipts"].requests
+    );
+    rig.end().await;
+}
+
+#[tokio::test]
 async fn after_an_outage_held_and_fresh_share_the_rate_and_the_expired_end_without_a_request() {
     const HELD: usize = 1500;
     const FRESH: usize = 600;
