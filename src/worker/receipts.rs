@@ -123,7 +123,7 @@ impl<B: Broker> Worker<B> {
             }
             let ticket = &read.due.ticket;
             let gone = read.outcome == ReceiptOutcome::Unregistered;
-            if gone && self.clear_token(&ticket.user_id, &ticket.token).await.is_err() {
+            if gone && self.clear_token(&ticket.user_id, &ticket.token).await.is_err() && read.due.age < LIFE {
                 // Its token is needed once more: the ticket comes again.
                 continue;
             }
