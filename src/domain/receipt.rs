@@ -45,20 +45,23 @@ pub fn outcome(failure: &Failure) -> ReceiptOutcome {
     }
 }
 
-/// Names what has to be mended when receipts say `code`; `None`: nothing of ours.
-pub fn fix(code: &str) -> Option<&'static str> {
-    Some(match code {
-        "InvalidCredentials" => {
-            "the project's push credentials at Expo (`eas credentials`): the FCM V1 service account key for Android, the APNs \
-             key for iOS"
-        }
-        "MismatchSenderId" => {
+/// Names what has to be mended when receipts, or the refusal to give any, say `code`, beside the code; `None`: nothing of ours.
+pub fn fix(code: &str) -> Option<(&'static str, &'static str)> {
+    const FIXES: [(&str, &str); 4] = [
+        ("UNAUTHORIZED", "EXPO_ACCESS_TOKEN (expo.access_token), and expo.url"),
+        (
+            "InvalidCredentials",
+            "the project's push credentials at Expo (`eas credentials`): the FCM V1 service account key for Android, the APNs key \
+             for iOS",
+        ),
+        (
+            "MismatchSenderId",
             "the project's FCM V1 service account key at Expo (`eas credentials`): it belongs to another Firebase project than \
-             the app's google-services.json"
-        }
-        "DeveloperError" => "what is sent: config/messages.toml (catalogue.path), and the project's settings at Expo",
-        _ => return None,
-    })
+             the app's google-services.json",
+        ),
+        ("DeveloperError", "what is sent: config/messages.toml (catalogue.path), and the project's settings at Expo"),
+    ];
+    FIXES.into_iter().find(|(known, _)| *known == code)
 }
 
 #[cfg(test)]

@@ -107,6 +107,11 @@ impl Gate {
         GateState { provider: self.provider, shut, since: state.since, why: state.why.clone() }
     }
 
+    /// Tells whether it is shut, so that what goes out is a probe.
+    pub(super) fn is_shut(&self) -> bool {
+        self.lock().policy.cause().is_some()
+    }
+
     /// Shuts the gate until [`Gate::release`]: an operator's hold.
     pub fn hold(&self) {
         self.update(|state| state.policy.set_operator(true), || "held by an operator".to_owned());

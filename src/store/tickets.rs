@@ -24,14 +24,14 @@ const TAKE: Statement = Statement {
         WHERE id IN (SELECT id FROM tickets WHERE due_at <= (SELECT ms FROM clock) ORDER BY due_at LIMIT $1->>'limit')
         RETURNING id, identity, target, user_id, token, sent_at, due_at, (SELECT ms FROM clock) - sent_at AS age_ms"],
     postgres: "WITH given AS MATERIALIZED (
-        SELECT (j->>'pause')::bigint AS pause, (j->>'limit')::bigint AS most FROM (SELECT $1::json AS j) AS parsed
+        SELECT ($1::json->>'pause')::bigint AS pause
     ), due AS (
         SELECT t.id FROM tickets AS t WHERE t.due_at <= (SELECT ms FROM clock)
-        ORDER BY t.due_at LIMIT (SELECT most FROM given) FOR UPDATE SKIP LOCKED
+        ORDER BY t.due_at LIMIT ($1::json->>'limit')::bigint FOR UPDATE SKIP LOCKED
     )
     UPDATE tickets AS t SET due_at = least(clock.ms + least(greatest((clock.ms - t.sent_at) / 4, given.pause), 3600000),
         greatest(t.sent_at + 86400000, clock.ms + given.pause))
-    FROM given, clock WHERE t.id IN (SELECT id FROM due)
+    FROM given, clock WHERE t.id = ANY (ARRAY(SELECT id FROM due))
     RETURNING t.id, t.identity, t.target, t.user_id, t.token, t.sent_at, t.due_at, clock.ms - t.sent_at AS age_ms",
 };
 
@@ -45,10 +45,11 @@ const SETTLE: Statement = Statement {
     postgres: "WITH given AS MATERIALIZED (
         SELECT id, receipt FROM json_to_recordset($1::json->'receipts') AS r (id text, receipt text)
     ), unread AS (
-        SELECT t.id FROM tickets AS t WHERE t.id IN (SELECT id FROM given) AND t.receipt IS NULL ORDER BY t.id FOR UPDATE
+        SELECT t.id FROM tickets AS t WHERE t.id = ANY (ARRAY(SELECT id FROM given)) AND t.receipt IS NULL
+        ORDER BY t.id FOR UPDATE
     )
     UPDATE tickets AS t SET receipt = given.receipt, token = '', due_at = NULL
-    FROM given WHERE t.id = given.id AND t.id IN (SELECT id FROM unread)
+    FROM given WHERE t.id = given.id AND t.id = ANY (ARRAY(SELECT id FROM unread))
     RETURNING t.id",
 };
 

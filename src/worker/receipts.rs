@@ -15,7 +15,7 @@ use crate::{
     broker::Broker,
     domain::{
         ledger::{RECEIPT_OK, RECEIPT_UNKNOWN},
-        outcome::Failure,
+        outcome::{Failure, FailureKind},
         receipt::{self, ReceiptOutcome},
     },
     provider::expo::Receipt,
@@ -89,7 +89,12 @@ impl<B: Broker> Worker<B> {
         let mut receipts = match self.expo.receipts(&ids).await {
             Ok(receipts) => receipts,
             // The client has said so.
-            Err(_) => return Ok(Round::Failed),
+            Err(failure) => {
+                if failure.kind == FailureKind::Unauthorised {
+                    alarm("UNAUTHORIZED", &failure, alarms);
+                }
+                return Ok(Round::Failed);
+            }
         };
         let full = due.len() >= ROUND as usize;
         let read: Vec<Read> =
@@ -113,12 +118,12 @@ impl<B: Broker> Worker<B> {
         }
         let mut settled = Vec::with_capacity(read.len());
         for read in &read {
-            if let Some(failure) = &read.failure {
-                alarm(failure, alarms);
+            if let Some(failure) = read.failure.as_ref().filter(|_| read.outcome == ReceiptOutcome::Misconfigured) {
+                alarm(&failure.code, failure, alarms);
             }
             let ticket = &read.due.ticket;
             let gone = read.outcome == ReceiptOutcome::Unregistered;
-            if gone && self.clear_token(&ticket.user_id, &ticket.token).await.is_err() {
+            if gone && self.clear_token(&ticket.user_id, &ticket.token).await.is_err() && read.due.age < LIFE {
                 // Its token is needed once more: the ticket comes again.
                 continue;
             }
@@ -172,16 +177,11 @@ impl Read {
 }
 
 /// Raises an alarm about what somebody has to mend, at most once a minute for each code.
-fn alarm(failure: &Failure, alarms: &mut HashMap<&'static str, Instant>) {
-    let known = ["InvalidCredentials", "MismatchSenderId", "DeveloperError"];
-    let Some(code) = known.into_iter().find(|known| *known == failure.code) else { return };
-    let Some(fix) = receipt::fix(code) else { return };
+fn alarm(code: &str, failure: &Failure, alarms: &mut HashMap<&'static str, Instant>) {
+    let Some((code, fix)) = receipt::fix(code) else { return };
     if alarms.get(code).is_none_or(|at| at.elapsed() >= ALARM_PAUSE) {
         alarms.insert(code, Instant::now());
-        tracing::error!(
-            code,
-            "receipts say that pushes are not handed on: {failure}; check {fix}. No push token is cleared"
-        );
+        tracing::error!(code, "Expo's receipts: {failure}; check {fix}. No push token is cleared because of this");
     }
 }
 

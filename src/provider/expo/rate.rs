@@ -21,6 +21,8 @@ pub(super) struct Rate {
     /// Notifications a second over all workers.
     total: u32,
     share: Mutex<Share>,
+    /// Requests collect their permits one after the other: collected side by side they would all go out at once.
+    turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -33,7 +35,7 @@ struct Share {
 impl Rate {
     /// Makes the rate for one worker alone.
     pub(super) fn new(total: u32) -> Rate {
-        Rate { total, share: Mutex::new(Share::new(total, 1)) }
+        Rate { total, share: Mutex::new(Share::new(total, 1)), turn: tokio::sync::Mutex::default() }
     }
 
     /// Shares the rate among `workers`.
@@ -47,11 +49,12 @@ impl Rate {
     /// Waits until notifications may go out, and returns how many of `wanted`: fewer when the rest would have to wait for
     /// more than five seconds.
     pub(super) async fn take(&self, wanted: usize) -> usize {
+        let deadline = Instant::now() + PATIENCE;
+        let Ok(_turn) = tokio::time::timeout_at(deadline, self.turn.lock()).await else { return 0 };
         let (limiter, burst) = {
             let share = self.share.lock().expect("no panic while the lock is held");
             (share.limiter.clone(), share.burst)
         };
-        let deadline = Instant::now() + PATIENCE;
         let mut taken = 0;
         while let Some(next) = NonZeroU32::new(u32::try_from(wanted - taken).unwrap_or(u32::MAX)) {
             let next = next.min(burst);
@@ -66,11 +69,12 @@ impl Rate {
 }
 
 impl Share {
-    /// In any one second at most the burst and a second's refill go out, so both together are this worker's share.
+    /// Requests bunch up on their way: what left within 1.15 seconds may arrive within one. So that even then at most the
+    /// share arrives, the burst is a twenty-fourth of it and a second refills five sixths.
     fn new(total: u32, workers: u32) -> Share {
         let share = (total / workers).max(1);
-        let burst = NonZeroU32::new(share / 12).unwrap_or(NonZeroU32::MIN);
-        let refill = NonZeroU32::new(share - burst.get()).unwrap_or(NonZeroU32::MIN);
+        let burst = NonZeroU32::new(share / 24).unwrap_or(NonZeroU32::MIN);
+        let refill = NonZeroU32::new(share * 5 / 6).unwrap_or(NonZeroU32::MIN);
         let limiter = Arc::new(RateLimiter::direct(Quota::per_second(refill).allow_burst(burst)));
         Share { workers, limiter, burst }
     }
@@ -100,6 +104,19 @@ mod tests {
         let rate = Rate::new(600);
         assert_eq!(rate.take(100).await, 100);
         assert_eq!(rate.take(0).await, 0);
+    }
+
+    #[tokio::test]
+    async fn whole_requests_side_by_side_go_out_one_after_the_other() {
+        let rate = Rate::new(600);
+        let started = std::time::Instant::now();
+        let takes = (0..7).map(|_| async {
+            assert_eq!(rate.take(100).await, 100);
+            started.elapsed()
+        });
+        let out: Vec<Duration> = futures::future::join_all(takes).await;
+        let apart = out[6] - out[0];
+        assert!(apart >= Duration::from_millis(1100), "seven hundred in {apart:?}: {out:?}");
     }
 
     #[tokio::test]

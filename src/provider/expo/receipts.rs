@@ -1,7 +1,7 @@
 //! Receipts: what became of accepted notifications at Apple and Google.
 //!
-//! Called by the worker's receipts task and, for its harmlessness, by `herald check`. Works beside the gate: reading
-//! receipts sends nothing, and may be repeated.
+//! Called by the worker's receipts task and, for its harmlessness, by `herald check` and before a probe. Works beside the gate:
+//! reading receipts sends nothing, and may be repeated.
 
 use std::collections::HashMap;
 
@@ -52,6 +52,19 @@ impl Expo {
     /// does not exist. Nothing is sent to anybody.
     pub async fn reachable(&self) -> Result<(), Failure> {
         fetch(&self.shared, &[uuid::Uuid::new_v4().to_string()]).await.map(|_| ())
+    }
+}
+
+/// Asks whether Expo answers at all, once, before a push is risked on finding out. A lost answer is not of unknown fate here,
+/// and whatever Expo says of the question itself is an answer.
+pub(super) async fn ask_first(shared: &Shared) -> Result<(), Failure> {
+    match once(shared, &[uuid::Uuid::new_v4().to_string()]).await {
+        Ok(_) => Ok(()),
+        Err(failure) => match failure.kind {
+            FailureKind::Unknown => Err(Failure { kind: FailureKind::Transient, ..failure }),
+            FailureKind::Transient | FailureKind::Throttled | FailureKind::Unauthorised => Err(failure),
+            FailureKind::Rejected | FailureKind::Unregistered => Ok(()),
+        },
     }
 }
 

@@ -288,8 +288,14 @@ async fn refused_credentials_shut_the_gate_in_either_shape() {
 }
 
 #[tokio::test]
-async fn the_gate_shuts_after_five_failures_and_a_probe_of_unknown_fate_counts() {
-    let server = Server::start(|number, seen| if number < 6 { answer(503, "") } else { tickets(seen) }).await;
+async fn the_gate_shuts_after_five_failures_and_a_probe_asks_something_harmless_first() {
+    // Five pushes, a probe's question without an answer, a probe whose push is lost, and one that works.
+    let server = Server::start(|number, seen| match (number, seen.target.ends_with("getReceipts")) {
+        (0..=5 | 7, _) => answer(503, ""),
+        (_, true) => answer(200, json!({ "data": {} })),
+        (_, false) => tickets(seen),
+    })
+    .await;
     let expo = client(&server.url());
     for number in 0..5 {
         assert_eq!(kind(&expo.send(push(number)).await), Some(FailureKind::Unknown));
@@ -297,11 +303,15 @@ async fn the_gate_shuts_after_five_failures_and_a_probe_of_unknown_fate_counts()
     assert_eq!(expo.send(push(5)).await, Err(Refusal::Held(HoldCause::Breaker)));
     assert_eq!(server.seen().len(), 5);
     until_probe(expo.gate()).await;
-    assert_eq!(kind(&expo.send(push(5)).await), Some(FailureKind::Unknown));
+    assert_eq!(expo.send(push(5)).await, Err(Refusal::Held(HoldCause::Breaker)), "no push was risked");
+    until_probe(expo.gate()).await;
+    assert_eq!(kind(&expo.send(push(5)).await), Some(FailureKind::Unknown), "a push that went out counts");
     assert_eq!(expo.send(push(5)).await, Err(Refusal::Held(HoldCause::Breaker)));
     until_probe(expo.gate()).await;
     assert_eq!(expo.send(push(5)).await, ticket(5));
     assert_eq!(expo.gate().admission(), Admission::Open);
+    let asked: Vec<bool> = server.seen().iter().map(|seen| seen.target.ends_with("getReceipts")).collect();
+    assert_eq!(asked[5..], [true, true, false, true, false]);
 }
 
 #[tokio::test]

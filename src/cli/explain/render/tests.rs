@@ -157,3 +157,20 @@ fn every_ending_says_what_would_change_it() {
     assert_eq!(expired.as_deref(), Some(expected));
     assert_eq!(next(State::Done, "push"), None);
 }
+
+#[test]
+fn a_push_that_was_not_handed_on_says_so() {
+    for (receipt, expected) in [
+        (None, "done, via push, since"),
+        (Some("ok"), "done, via push, since"),
+        (Some(crate::domain::ledger::RECEIPT_UNKNOWN), "done, via push, since"),
+        (Some("rejected (MessageTooBig): too large"), "done, via push: pushed, not handed on, since"),
+    ] {
+        let mut entry = entry();
+        (entry.state, entry.via) = (State::Done, Some(Via::Push));
+        let target = TargetRecord { accepted: true, receipt: receipt.map(str::to_owned), ..TargetRecord::default() };
+        entry.targets = BTreeMap::from([("expo:1".into(), target)]);
+        let told = render(&entry, NOW);
+        assert!(told.contains(&format!("now       {expected}")), "{receipt:?}:\n{told}");
+    }
+}
