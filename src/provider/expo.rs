@@ -94,7 +94,8 @@ impl Expo {
                 Some(value)
             }
         };
-        let http = Http::new(Provider::Expo, &url, config.timeout)?;
+        let secrets = config.access_token.iter().map(|token| token.expose_secret().trim().to_owned());
+        let http = Http::new(Provider::Expo, &url, config.timeout, secrets)?;
         let gate = Arc::new(Gate::new(Provider::Expo));
         let shared = Arc::new(Shared { http, url, authorization, gate, rate: Rate::new(config.rate) });
         let sending = shared.clone();

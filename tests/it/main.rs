@@ -21,4 +21,5 @@ mod main_job;
 mod survival;
 mod bad_input;
 mod panics;
+mod redaction;
 mod provider;
