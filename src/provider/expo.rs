@@ -9,6 +9,8 @@ mod classify;
 mod rate;
 mod send;
 mod receipts;
+#[cfg(any(test, fuzzing))]
+pub mod answers;
 
 use std::{fmt, sync::Arc};
 

@@ -53,7 +53,7 @@ pub(super) struct Http {
     client: reqwest::Client,
     provider: Provider,
     /// Our credentials, in the forms in which an answer could quote them.
-    secrets: Vec<SecretString>,
+    own: Vec<SecretString>,
 }
 
 /// Shorter credentials are not looked for in answers: they could be words of the answer itself.
@@ -83,8 +83,8 @@ impl Http {
             builder = builder.no_proxy();
         }
         let client = builder.build().with_context(|| format!("cannot prepare HTTPS for {provider}"))?;
-        let secrets = secrets.into_iter().filter(|secret| secret.len() >= SHORTEST_SECRET).map(SecretString::from);
-        Ok(Http { client, provider, secrets: secrets.collect() })
+        let own = secrets.into_iter().filter(|secret| secret.len() >= SHORTEST_SECRET).map(SecretString::from);
+        Ok(Http { client, provider, own: own.collect() })
     }
 
     /// Starts a request.
@@ -102,7 +102,7 @@ impl Http {
         let started = Instant::now();
         let mut result = read(request, cap).await;
         if let Ok(reply) = &mut result {
-            self.secrets.iter().for_each(|secret| take_out(reply, secret.expose_secret()));
+            self.own.iter().for_each(|secret| take_out(reply, secret.expose_secret()));
         }
         let told = match &result {
             Ok(reply) => match reply.status {
