@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
@@ -173,7 +174,7 @@ impl Sources {
             (None, Some(path)) => (path, Some("HERALD_CONFIG")),
             (None, None) => (PathBuf::from(DEFAULT_PATH), None),
         };
-        let text = match std::fs::read_to_string(&path) {
+        let text = match read_bounded(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && named_by.is_none() => return,
             Err(error) => {
@@ -271,9 +272,21 @@ fn plain(value: &Spanned<toml::de::DeValue<'_>>) -> toml::Value {
 
 /// Reads a secret from a file, without the line end that editors and `echo` put there.
 fn read_secret(path: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    let text = read_bounded(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
     let secret = text.trim_end_matches(['\n', '\r']);
     if secret.is_empty() { Err(format!("{} is empty", path.display())) } else { Ok(secret.to_owned()) }
+}
+
+/// Largest file read, in bytes; a wrong path may lead to a device without an end.
+const MAX_FILE: u64 = 1024 * 1024;
+
+fn read_bounded(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "larger than 1 MiB"));
+    }
+    Ok(text)
 }
 
 #[cfg(test)]

@@ -82,9 +82,9 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Makes a failure whose `detail` is redacted and bounded here.
+    /// Makes a failure whose `code` and `detail` are redacted and bounded here: a provider may quote a push token in either.
     pub fn new(kind: FailureKind, code: impl fmt::Display, detail: impl AsRef<str>) -> Self {
-        let code = super::bounded(&code.to_string(), 64);
+        let code = super::bounded(&super::redact(&code.to_string()), 64);
         Failure { kind, code, detail: super::redact(detail.as_ref()), status: None, retry_after: None }
     }
 

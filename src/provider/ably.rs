@@ -10,6 +10,8 @@ mod transport;
 mod presence;
 mod publish;
 mod check;
+#[cfg(any(test, fuzzing))]
+pub mod answers;
 
 use std::sync::Arc;
 

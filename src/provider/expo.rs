@@ -9,6 +9,8 @@ mod classify;
 mod rate;
 mod send;
 mod receipts;
+#[cfg(any(test, fuzzing))]
+pub mod answers;
 
 use std::{fmt, sync::Arc};
 
@@ -94,7 +96,8 @@ impl Expo {
                 Some(value)
             }
         };
-        let http = Http::new(Provider::Expo, &url, config.timeout)?;
+        let secrets = config.access_token.iter().map(|token| token.expose_secret().trim().to_owned());
+        let http = Http::new(Provider::Expo, &url, config.timeout, secrets)?;
         let gate = Arc::new(Gate::new(Provider::Expo));
         let shared = Arc::new(Shared { http, url, authorization, gate, rate: Rate::new(config.rate) });
         let sending = shared.clone();

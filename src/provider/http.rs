@@ -11,6 +11,7 @@ use std::{
 use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
+use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
 use crate::domain::outcome::{Failure, FailureKind, Provider};
@@ -51,11 +52,22 @@ impl Broken {
 pub(super) struct Http {
     client: reqwest::Client,
     provider: Provider,
+    /// Our credentials, in the forms in which an answer could quote them.
+    own: Vec<SecretString>,
 }
 
+/// Shorter credentials are not looked for in answers: they could be words of the answer itself.
+const SHORTEST_SECRET: usize = 16;
+
 impl Http {
-    /// Makes the pool. `timeout` bounds each exchange from its first to its last byte.
-    pub(super) fn new(provider: Provider, url: &Url, timeout: Duration) -> anyhow::Result<Http> {
+    /// Makes the pool. `timeout` bounds each exchange from its first to its last byte; `secrets` are taken out of every answer,
+    /// because error texts of providers and of whatever stands in front of them are kept.
+    pub(super) fn new(
+        provider: Provider,
+        url: &Url,
+        timeout: Duration,
+        secrets: impl IntoIterator<Item = String>,
+    ) -> anyhow::Result<Http> {
         // Err means that somebody in this process has installed one already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
@@ -71,7 +83,8 @@ impl Http {
             builder = builder.no_proxy();
         }
         let client = builder.build().with_context(|| format!("cannot prepare HTTPS for {provider}"))?;
-        Ok(Http { client, provider })
+        let own = secrets.into_iter().filter(|secret| secret.len() >= SHORTEST_SECRET).map(SecretString::from);
+        Ok(Http { client, provider, own: own.collect() })
     }
 
     /// Starts a request.
@@ -87,7 +100,10 @@ impl Http {
         cap: usize,
     ) -> Result<Reply, Broken> {
         let started = Instant::now();
-        let result = read(request, cap).await;
+        let mut result = read(request, cap).await;
+        if let Ok(reply) = &mut result {
+            self.own.iter().for_each(|secret| take_out(reply, secret.expose_secret()));
+        }
         let told = match &result {
             Ok(reply) => match reply.status {
                 200..300 => "ok",
@@ -133,6 +149,17 @@ async fn read(request: reqwest::RequestBuilder, cap: usize) -> Result<Reply, Bro
             200..300 => Err(Broken::Lost(lost.with_status(status))),
             _ => Ok(Reply { status, headers, body: body.freeze() }),
         };
+    }
+}
+
+/// Takes `secret` out of body and headers.
+fn take_out(reply: &mut Reply, secret: &str) {
+    let quotes = |bytes: &[u8]| bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
+    if quotes(&reply.body) {
+        reply.body = String::from_utf8_lossy(&reply.body).replace(secret, "[redacted]").into();
+    }
+    for value in reply.headers.values_mut().filter(|value| quotes(value.as_bytes())) {
+        *value = http::HeaderValue::from_static("[redacted]");
     }
 }
 
@@ -218,6 +245,22 @@ mod tests {
             assert_eq!(retry_after(&headers), expected.map(Duration::from_secs), "{value:?}");
         }
         assert_eq!(retry_after(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn our_own_credentials_are_taken_out_of_an_answer() {
+        let headers = HeaderMap::from_iter([
+            ("x-ably-errormessage".parse().unwrap(), "no app.key:0123456789abcdef here".parse().unwrap()),
+            ("x-other".parse().unwrap(), "stays".parse().unwrap()),
+        ]);
+        let body = Bytes::from_static(b"key app.key:0123456789abcdef, again app.key:0123456789abcdef.");
+        let mut reply = Reply { status: 401, headers, body };
+        take_out(&mut reply, "app.key:0123456789abcdef");
+        assert_eq!(reply.body, "key [redacted], again [redacted].");
+        assert_eq!(
+            (&reply.headers["x-ably-errormessage"], &reply.headers["x-other"]),
+            (&"[redacted]".parse().unwrap(), &"stays".parse().unwrap())
+        );
     }
 
     #[test]

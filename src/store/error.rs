@@ -50,6 +50,12 @@ pub(super) fn classify(keys: Keys, place: &str, error: &sqlx::Error) -> StoreErr
         }
         Error::Encode(_) | Error::InvalidArgument(_) => StoreError::Data(redact(&error.to_string())),
         Error::PoolTimedOut => StoreError::Unavailable(format!("no connection to {place} in time")),
+        // Not a matter of waiting alone, but a certificate may just be being renewed.
+        Error::Tls(source) => StoreError::Unavailable(format!(
+            "{place}: {}; a private authority's certificate goes into sslrootcert in {}",
+            redact(&source.to_string()),
+            keys.url
+        )),
         Error::Io(source) => StoreError::Unavailable(format!("{place}: {}", redact(&source.to_string()))),
         other => StoreError::Unavailable(format!("{place}: {}", redact(&other.to_string()))),
     }

@@ -27,4 +27,5 @@ mod panics;
 mod receipts;
 mod outages;
 mod repeats;
+mod redaction;
 mod provider;

@@ -6,6 +6,7 @@ mod letters;
 mod retention;
 mod users;
 mod failures;
+mod tls;
 
 use std::collections::BTreeMap;
 

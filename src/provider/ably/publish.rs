@@ -93,13 +93,23 @@ async fn batch(shared: &Shared, messages: &[Message], part: &[usize]) -> Result<
             };
         }
     };
-    let results =
-        wire::results(&reply).filter(|results| results.len() == part.len()).ok_or_else(|| unreadable(&reply))?;
-    let answers = part.iter().zip(results).map(|(position, result)| match result.error {
-        None => Ok(result.message_id.unwrap_or_else(|| messages[*position].id.clone())),
+    let sent: Vec<&Message> = part.iter().map(|position| &messages[*position]).collect();
+    answers(&reply, &sent).map(Part::Answers)
+}
+
+/// Reads what a batch says of each message. Results that are not those of the channels sent to, in their order, are nobody's.
+pub(super) fn answers(reply: &Reply, sent: &[&Message]) -> Result<Vec<Result<String, Failure>>, Failure> {
+    let fits = |(result, message): (&wire::ItemResult, &&Message)| {
+        result.channel.is_empty() || result.channel == message.channel
+    };
+    let results = wire::results(reply)
+        .filter(|results| results.len() == sent.len() && results.iter().zip(sent).all(fits))
+        .ok_or_else(|| unreadable(reply))?;
+    let answers = sent.iter().zip(results).map(|(message, result)| match result.error {
+        None => Ok(result.message_id.unwrap_or_else(|| message.id.clone())),
         Some(error) => Err(item_fault(error).failure),
     });
-    Ok(Part::Answers(answers.collect()))
+    Ok(answers.collect())
 }
 
 /// A success that does not say what succeeded: it may have been Ably's.

@@ -88,7 +88,9 @@ impl Transport {
         let mut authorization = HeaderValue::try_from(scheme)
             .map_err(|_| anyhow::anyhow!("ably.key (ABLY_API_KEY) holds characters that no key or token has"))?;
         authorization.set_sensitive(true);
-        let http = Http::new(Provider::Ably, url, config.timeout)?;
+        let secret = key.split_once(':').map_or(key, |(_, secret)| secret);
+        let secrets = [key.to_owned(), BASE64_STANDARD.encode(key), secret.to_owned()];
+        let http = Http::new(Provider::Ably, url, config.timeout, secrets)?;
         Ok(Transport { http, hosts: Hosts::new(url.clone()), authorization })
     }
 

@@ -17,7 +17,7 @@ pub(super) fn item_failure(verdict: &Verdict, token: Option<&str>) -> Failure {
         (Some(error), _) => error,
         (None, _) => "unnamed",
     };
-    Failure::new(kind, code, scrub(verdict.message.as_deref().unwrap_or_default(), token))
+    Failure::new(kind, scrub(code, token), scrub(verdict.message.as_deref().unwrap_or_default(), token))
 }
 
 /// Returns the kind of a ticket's or receipt's error.
@@ -53,7 +53,7 @@ pub(super) enum Refused {
 }
 
 /// Returns what `reply`, which is not a success, means, its texts without `tokens`.
-pub(super) fn refused<'a>(reply: &Reply, tokens: impl IntoIterator<Item = &'a str>) -> Refused {
+pub(super) fn refused<'a>(reply: &Reply, tokens: impl IntoIterator<Item = &'a str> + Clone) -> Refused {
     let status = reply.status;
     let error = wire::request_error(&reply.body);
     let code = error.as_ref().and_then(|error| error.code.clone());
@@ -64,9 +64,9 @@ pub(super) fn refused<'a>(reply: &Reply, tokens: impl IntoIterator<Item = &'a st
     };
     let text =
         error.as_ref().map_or_else(|| String::from_utf8_lossy(&reply.body), |error| error.message.as_str().into());
-    let text = scrub(&text, tokens);
+    let text = scrub(&text, tokens.clone());
     let text = if error.is_some() { text } else { excerpt(text.as_bytes()) };
-    let name = code.clone().unwrap_or_else(|| format!("http_{status}"));
+    let name = code.as_deref().map_or_else(|| format!("http_{status}"), |code| scrub(code, tokens));
     let wait = (kind == FailureKind::Throttled).then(|| retry_after(&reply.headers)).flatten();
     let failure = Failure::new(kind, name, format!("{text}{hint}")).with_status(status).with_retry_after(wait);
     match (kind, code.as_deref(), error) {

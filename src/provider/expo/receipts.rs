@@ -96,6 +96,8 @@ async fn once(shared: &Shared, ids: &[String]) -> Result<HashMap<String, Receipt
     })?;
     Ok(receipts
         .into_iter()
+        // Only what was asked for: an answer about another ticket is none of ours.
+        .filter(|(id, _)| ids.contains(id))
         .map(|(id, verdict)| match verdict.status.as_str() {
             "ok" => (id, Receipt::Ok),
             _ => (id, Receipt::Failed(item_failure(&verdict, None))),

@@ -71,7 +71,7 @@ async fn request(shared: &Shared, part: &[usize], messages: &[&Message]) -> Resu
     let list: Vec<&str> = messages.iter().map(|message| message.json.as_str()).collect();
     let reply = post(shared, "send", "push/send", format!("[{}]", list.join(",")), MAX_ANSWER).await?;
     if (200..300).contains(&reply.status) {
-        return tickets(&reply, messages);
+        return tickets(&reply, messages).map(Part::Answers);
     }
     let tokens: Vec<&str> = messages.iter().map(|message| message.token.as_str()).collect();
     let alone = messages.len() == 1;
@@ -105,7 +105,9 @@ fn without(part: &[usize], named: &[usize]) -> Vec<Vec<usize>> {
     positions(part, groups)
 }
 
-fn tickets(reply: &Reply, messages: &[&Message]) -> Result<Part<Ticket>, Failure> {
+/// Reads the ticket of each message. Where a ticket names the token it is about, that must be the message's own: a token is
+/// cleared on its word.
+pub(super) fn tickets(reply: &Reply, messages: &[&Message]) -> Result<Vec<Result<Ticket, Failure>>, Failure> {
     let unknown =
         |code: &str, detail: String| Failure::new(FailureKind::Unknown, code, detail).with_status(reply.status);
     let page = || {
@@ -118,11 +120,18 @@ fn tickets(reply: &Reply, messages: &[&Message]) -> Result<Part<Ticket>, Failure
         let detail = format!("{} tickets for {} notifications", tickets.len(), messages.len());
         return Err(unknown("ticket_count", detail));
     }
+    let others = tickets
+        .iter()
+        .zip(messages)
+        .filter(|(ticket, message)| ticket.token().is_some_and(|token| token != message.token));
+    if others.count() > 0 {
+        return Err(unknown("ticket_order", "a ticket names the push token of another notification".to_owned()));
+    }
     let answers = tickets.into_iter().zip(messages).map(|(ticket, message)| match ticket.status.as_str() {
         "ok" => Ok(ticket.id),
         _ => Err(item_failure(&ticket, Some(&message.token))),
     });
-    Ok(Part::Answers(answers.collect()))
+    Ok(answers.collect())
 }
 
 /// Posts `json`, with quick tries only while no connection could be made.

@@ -83,6 +83,11 @@ impl Verdict {
         self.details.as_ref()?.get("error")?.as_str()
     }
 
+    /// Returns the push token that an error names, when it does.
+    pub(super) fn token(&self) -> Option<&str> {
+        self.details.as_ref()?.get("expoPushToken")?.as_str()
+    }
+
     /// Returns the error that Google gave behind Expo's, when there is one.
     pub(super) fn fcm_error(&self) -> Option<&str> {
         self.details.as_ref()?.get("fcm")?.get("error")?.as_str()
