@@ -1,7 +1,7 @@
 # Two targets do everything on a fresh machine: demo and test. GNU make 3.81 (macOS) is enough.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test build check lint run sandbox services image clean
+.PHONY: help demo test torture build check lint run sandbox services image clean
 
 # The value of a variable that was given on make's command line, quoted for the shell; what the environment says does not count.
 given = $(if $(filter command,$(firstword $(origin $(1)))),'$(subst ','\'',$($(1)))')
@@ -14,6 +14,14 @@ demo: ## play the main job end to end; EXIT=1 ends afterwards, AMQP_URL=... take
 
 test: ## run all tests with RabbitMQ and PostgreSQL; TEST=name picks some, ARGS=... goes to cargo test
 	@scripts/test $(call given,TEST) $(if $(call given,ARGS),$(ARGS))
+
+# One option of the harness: $(call option,NAME,--name).
+option = $(if $(call given,$(1)),$(2) $(call given,$(1)))
+
+torture: ## break everything around herald and check that nothing is lost; EVENTS= SEED= FAULTS=a,b ROUNDS= REPLICAS= RABBITMQ= SHORT=1 REPORT=1
+	@$(if $(call given,RABBITMQ),RABBITMQ=$(call given,RABBITMQ)) scripts/torture $(call option,EVENTS,--events) $(call option,SEED,--seed) \
+	  $(call option,FAULTS,--faults) $(call option,ROUNDS,--rounds) $(call option,REPLICAS,--replicas) $(call option,JOBS,--jobs) \
+	  $(call option,MINUTES,--minutes) $(if $(call given,SHORT),--short) $(if $(call given,REPORT),--report docs/reliability.md)
 
 build: ## build the release binary
 	@scripts/tools cc rust

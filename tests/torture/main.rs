@@ -54,11 +54,8 @@ struct Args {
     /// Rounds at once, of kinds that strike nobody else
     #[arg(long)]
     jobs: Option<usize>,
-    /// Events a second at most; 0: no limit
-    #[arg(long, default_value_t = 0)]
-    rate: u64,
     /// Minutes after which no further round is begun
-    #[arg(long, default_value_t = 240)]
+    #[arg(long, default_value_t = 120)]
     minutes: u64,
     /// The herald to torture
     #[arg(long, default_value = "target/release/herald")]
@@ -66,6 +63,9 @@ struct Args {
     /// What the table calls the program
     #[arg(long, default_value = "unknown")]
     commit: String,
+    /// Version of RabbitMQ the run insists on, or its beginning
+    #[arg(long)]
+    rabbitmq: Option<String>,
     /// File whose table gets a row for each round
     #[arg(long)]
     report: Option<PathBuf>,
@@ -106,6 +106,12 @@ async fn run(args: Args) -> anyhow::Result<bool> {
     }
     let binary = args.herald.canonicalize().with_context(|| format!("{}: build it first", args.herald.display()))?;
     let services = Services::find().await?;
+    if let Some(wanted) = args.rabbitmq.as_ref().filter(|wanted| !services.version.starts_with(wanted.as_str())) {
+        bail!(
+            "RabbitMQ {wanted} is asked for and {} is here: name its build in HERALD_TEST_RABBITMQ_BIN",
+            services.version
+        );
+    }
     let seed = args.seed.unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
     let started = Instant::now();
     println!("torture: seed {seed}, commit {}, RabbitMQ {}", args.commit, services.version);
@@ -122,7 +128,6 @@ async fn run(args: Args) -> anyhow::Result<bool> {
         replicas: args.replicas,
         binary: binary.clone(),
         short: args.short,
-        rate: args.rate,
     };
     let (alone, beside): (Vec<_>, Vec<_>) = (0..args.rounds)
         .flat_map(|round| plans.iter().map(move |plan| (*plan, round)))
@@ -190,9 +195,6 @@ fn tell(
     println!("FAILED: {} with seed {}; again: {again}", plan.name, order.seed);
     for line in wrong {
         println!("  {line}");
-    }
-    if order.events == 0 {
-        bail!("no events");
     }
     Ok(false)
 }

@@ -135,8 +135,6 @@ pub struct Publisher {
     pub exchange: String,
     pub script: Arc<Script>,
     pub sheet: Sheet,
-    /// Events a second at most; 0: as fast as they are confirmed.
-    pub rate: u64,
     pub confirmed: Arc<AtomicU64>,
 }
 
@@ -146,15 +144,16 @@ const CONFIRM: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(300);
 
 impl Publisher {
-    /// Publishes the events of `range` and returns when all are confirmed.
-    pub async fn publish(&self, range: Range<u64>) -> anyhow::Result<()> {
+    /// Publishes the events of `range`, at most `rate` a second (0: as fast as they are confirmed), and returns when all are
+    /// confirmed.
+    pub async fn publish(&self, range: Range<u64>, rate: f64) -> anyhow::Result<()> {
         let mut open: Vec<u64> = range.collect();
         let started = Instant::now();
         let mut turn = 0;
         while !open.is_empty() {
             let url = &self.urls[turn % self.urls.len()];
             turn += 1;
-            let tried = self.session(url, &mut open).await;
+            let tried = self.session(url, rate, &mut open).await;
             if open.is_empty() {
                 break;
             }
@@ -167,7 +166,7 @@ impl Publisher {
     }
 
     /// Publishes over one connection, in order, until all is confirmed or something is wrong. What is left stays in `open`.
-    async fn session(&self, url: &str, open: &mut Vec<u64>) -> anyhow::Result<()> {
+    async fn session(&self, url: &str, rate: f64, open: &mut Vec<u64>) -> anyhow::Result<()> {
         let connecting = lapin::Connection::connect(url, lapin::ConnectionProperties::default());
         let connection = tokio::time::timeout(Duration::from_secs(10), connecting).await.context("connect")??;
         let channel = connection.create_channel().await?;
@@ -195,8 +194,8 @@ impl Publisher {
                     }
                 }
                 published += 1;
-                if self.rate > 0 {
-                    let due = Duration::from_secs_f64(published as f64 / self.rate as f64);
+                if rate > 0.0 {
+                    let due = Duration::from_secs_f64(published as f64 / rate);
                     if let Some(early) = due.checked_sub(started.elapsed()) {
                         tokio::time::sleep(early).await;
                     }

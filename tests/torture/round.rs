@@ -30,8 +30,6 @@ pub struct Order {
     pub replicas: usize,
     pub binary: PathBuf,
     pub short: bool,
-    /// Events a second the publisher publishes at most; 0: no limit.
-    pub rate: u64,
 }
 
 /// What a round showed.
@@ -44,6 +42,8 @@ pub struct Report {
     pub replicas: usize,
 }
 
+/// How long the part of a share that is published under the fault takes at least.
+const SPREAD: Duration = Duration::from_secs(2);
 const DRAIN: Duration = Duration::from_secs(240);
 const RECOVERY: Duration = Duration::from_secs(240);
 /// A drain that shows no progress for this long is over when an operator destroyed messages.
@@ -88,7 +88,6 @@ async fn act(
         exchange: stage.topology.events(),
         script: stage.script.clone(),
         sheet: sheet.clone(),
-        rate: order.rate,
         confirmed: Arc::new(AtomicU64::new(0)),
     };
     for number in 0..replicas {
@@ -113,7 +112,9 @@ async fn act(
         let middle = from + ((to - from) * 4).div_ceil(5);
         let before = tokio::spawn({
             let publisher = publisher.clone();
-            async move { publisher.publish(from..middle).await }
+            // Spread over a while, so that the fault strikes in the middle of it.
+            let rate = (middle - from) as f64 / SPREAD.as_secs_f64();
+            async move { publisher.publish(from..middle, rate).await }
         });
         if plan.fault == Fault::DeleteEmpty {
             before.await??;
@@ -129,7 +130,7 @@ async fn act(
         }
         if plan.fault == Fault::None {
             before.await??;
-            publisher.publish(middle..to).await?;
+            publisher.publish(middle..to, 0.0).await?;
             continue;
         }
         doubtful(stage, &sheet, &mut redelivered);
@@ -149,7 +150,7 @@ async fn act(
         kills += struck.kills;
         destroyed += struck.destroyed;
         if plan.fault == Fault::Restarts && number + 1 < strikes {
-            publisher.publish(middle..to).await?;
+            publisher.publish(middle..to, 0.0).await?;
             continue;
         }
         recover(stage, &publisher, middle..to, struck.effects, struck.healed, &mut recoveries).await?;
@@ -237,7 +238,7 @@ async fn recover(
     healed: Instant,
     recoveries: &mut Vec<Duration>,
 ) -> anyhow::Result<()> {
-    let publishing = publisher.publish(rest);
+    let publishing = publisher.publish(rest, 0.0);
     let recovering = async {
         while stage.effects() == effects {
             anyhow::ensure!(healed.elapsed() < RECOVERY, "nothing moved for {RECOVERY:?} after the fault was healed");

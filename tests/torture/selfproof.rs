@@ -87,14 +87,13 @@ async fn play(services: &Services, flaw: Flaw, seed: u64) -> anyhow::Result<Verd
         exchange: stage.topology.events(),
         script: stage.script.clone(),
         sheet: sheet.clone(),
-        rate: 0,
         confirmed: Arc::new(AtomicU64::new(0)),
     };
     let ledger = Mutex::default();
     let worker = Small { stage: &stage, flaw, ledger: &ledger };
     let published = tokio::select! {
         published = async {
-            publisher.publish(0..EVENTS).await?;
+            publisher.publish(0..EVENTS, 0.0).await?;
             worker.until_still().await;
             anyhow::Ok(())
         } => published,
