@@ -50,14 +50,19 @@ pub(super) fn classify(keys: Keys, place: &str, error: &sqlx::Error) -> StoreErr
         }
         Error::Encode(_) | Error::InvalidArgument(_) => StoreError::Data(redact(&error.to_string())),
         Error::PoolTimedOut => StoreError::Unavailable(format!("no connection to {place} in time")),
-        // Not a matter of waiting alone, but a certificate may just be being renewed.
-        Error::Tls(source) => StoreError::Unavailable(format!(
-            "{place}: {}; a private authority's certificate goes into sslrootcert in {}",
-            redact(&source.to_string()),
-            keys.url
-        )),
-        Error::Io(source) => StoreError::Unavailable(format!("{place}: {}", redact(&source.to_string()))),
+        // Waited for as well: a certificate may just be being renewed.
+        Error::Io(source) => StoreError::Unavailable(format!("{place}: {}", with_hint(keys, &source.to_string()))),
+        Error::Tls(source) => StoreError::Unavailable(format!("{place}: {}", with_hint(keys, &source.to_string()))),
         other => StoreError::Unavailable(format!("{place}: {}", redact(&other.to_string()))),
+    }
+}
+
+/// Returns the words of a failed connection; about a certificate, with what to do.
+fn with_hint(keys: Keys, words: &str) -> String {
+    let words = redact(words);
+    match words.contains("certificate") {
+        true => format!("{words}; a private authority's certificate goes into sslrootcert in {}", keys.url),
+        false => words,
     }
 }
 

@@ -18,8 +18,8 @@ pub struct Struck {
     pub healed: Instant,
     /// Effects at the moment of healing: more of them means that it works again.
     pub effects: usize,
-    /// Messages an operator destroyed.
-    pub destroyed: u64,
+    /// Events that were not in the queue an operator destroyed: ended, or in another queue.
+    pub safe: u64,
 }
 
 const PRESENCE: &[Endpoint] = &[Endpoint::Presence, Endpoint::BatchPresence];
@@ -32,7 +32,7 @@ const ALL: &[Endpoint] =
 /// Carries out one strike.
 pub async fn strike(stage: &mut Stage, fault: Fault, random: &mut StdRng, short: bool) -> anyhow::Result<Struck> {
     let mut kills = 0;
-    let mut destroyed = 0;
+    let mut safe = 0;
     match fault {
         Fault::None => {}
         Fault::KillPresence => kills += killed_while_held(stage, random, PRESENCE, Phase::Before).await?,
@@ -93,7 +93,7 @@ pub async fn strike(stage: &mut Stage, fault: Fault, random: &mut StdRng, short:
             .await?;
             stage.delete_events_queue().await?;
         }
-        Fault::DeleteFull => destroyed = delete_full(stage, random).await?,
+        Fault::DeleteFull => safe = delete_full(stage, random).await?,
         Fault::ChannelError => {
             pause(random, 0, 1000).await;
             stage.relays.iter().for_each(crate::relay::Relay::break_channels);
@@ -163,7 +163,7 @@ pub async fn strike(stage: &mut Stage, fault: Fault, random: &mut StdRng, short:
         Fault::Poison => kills += poison(stage).await?,
         Fault::ClusterLeader => cluster_leader(stage, random).await?,
     }
-    Ok(Struck { kills, healed: Instant::now(), effects: stage.effects(), destroyed })
+    Ok(Struck { kills, healed: Instant::now(), effects: stage.effects(), safe })
 }
 
 async fn pause(random: &mut StdRng, from: u64, to: u64) {
@@ -291,24 +291,19 @@ async fn locks(stage: &Stage, random: &mut StdRng, short: bool) -> anyhow::Resul
     Ok(())
 }
 
-/// Deletes the events queue while it holds events, and says how many those were.
-async fn delete_full(stage: &mut Stage, random: &mut StdRng) -> anyhow::Result<u64> {
+/// Lets no request to a provider through until the rules are cleared.
+pub fn hold_all(stage: &Stage) {
     rule(stage, Rule::new(Action::Hold), ALL);
-    until(stage, "a request is held", Duration::from_secs(60), async |stage| {
-        Ok(!stage.sandbox.control().held().is_empty())
-    })
-    .await?;
-    // Nothing moves now but what the publisher adds, and that has been published.
-    pause(random, 500, 1_000).await;
-    let queue = stage.topology.events();
-    let list = stage
-        .services
-        .ctl(&["list_queues", "-q", "--no-table-headers", "-p", &stage.vhost, "name", "messages"])
-        .await?;
-    let messages = list.lines().find_map(|line| line.strip_prefix(&queue)?.trim().parse().ok());
+}
+
+/// Deletes the events queue while it holds events. Returns how many events were not in it.
+async fn delete_full(stage: &mut Stage, random: &mut StdRng) -> anyhow::Result<u64> {
+    pause(random, 0, 500).await;
+    let (rows, waiting) = stage.rows().await?;
+    let elsewhere = stage.queued_elsewhere().await?;
     stage.delete_events_queue().await?;
     stage.sandbox.control().clear_faults();
-    messages.context("the queue's messages")
+    Ok((rows - waiting) as u64 + elsewhere)
 }
 
 /// Makes every request that names the poisoned event's session wait. Called before it is published.

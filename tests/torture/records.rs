@@ -64,9 +64,18 @@ impl Stage {
 
     /// Returns how many messages are ready in every queue but the dead letters'.
     pub async fn queued(&self) -> anyhow::Result<u64> {
+        self.ready_in(|queue| queue != self.topology.dead()).await
+    }
+
+    /// Returns how many messages are ready in retry and hold queues.
+    pub async fn queued_elsewhere(&self) -> anyhow::Result<u64> {
+        self.ready_in(|queue| queue != self.topology.dead() && queue != self.topology.events()).await
+    }
+
+    async fn ready_in(&self, wanted: impl Fn(&str) -> bool) -> anyhow::Result<u64> {
         let (connection, channel) = self.channel().await?;
         let mut sum = 0;
-        for queue in self.topology.queues().into_iter().filter(|queue| queue.name != self.topology.dead()) {
+        for queue in self.topology.queues().into_iter().filter(|queue| wanted(&queue.name)) {
             let options = QueueDeclareOptions { passive: true, ..Default::default() };
             let declared = channel.queue_declare(queue.name.as_str().into(), options, FieldTable::default()).await?;
             sum += u64::from(declared.message_count());

@@ -16,7 +16,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use crate::{
     checker::{Records, Verdict, check},
     fault::{Fault, Plan},
-    inject::{poison_event, strike},
+    inject::{hold_all, poison_event, strike},
     publisher::{Publisher, Script, Sheet},
     services::Services,
     stage::Stage,
@@ -45,7 +45,7 @@ pub struct Report {
 /// How long the part of a share that is published under the fault takes at least.
 const SPREAD: Duration = Duration::from_secs(2);
 const DRAIN: Duration = Duration::from_secs(240);
-const RECOVERY: Duration = Duration::from_secs(240);
+const RECOVERY: Duration = Duration::from_secs(120);
 /// A drain that shows no progress for this long is over when an operator destroyed messages.
 const STILL: Duration = Duration::from_secs(20);
 
@@ -94,7 +94,7 @@ async fn act(
         stage.start(number).await?;
     }
     let mut redelivered = HashSet::new();
-    let (mut kills, mut destroyed, mut destroyable) = (0, 0, 0);
+    let (mut kills, mut destroyed, mut destroyable) = (0, 0, 0u64);
     let mut recoveries = Vec::new();
     let share = order.events / u64::from(strikes);
     let working = Instant::now();
@@ -104,12 +104,14 @@ async fn act(
     for number in 0..strikes {
         let mut from = share * u64::from(number);
         let mut to = if number + 1 == strikes { order.events } else { from + share };
-        if plan.fault == Fault::Restarts {
-            // All is there before the first restart.
-            (from, to) = if number == 0 { (0, order.events) } else { (order.events, order.events) };
-        }
         // The rest of the share comes after the fault.
-        let middle = from + ((to - from) * 4).div_ceil(5);
+        let mut middle = from + ((to - from) * 4).div_ceil(5);
+        if plan.fault == Fault::Restarts {
+            // All but the rest after the last restart is there before the first.
+            let most = order.events * 4 / 5;
+            (from, middle) = if number == 0 { (0, most) } else { (most, most) };
+            to = if number + 1 == strikes { order.events } else { middle };
+        }
         let before = tokio::spawn({
             let publisher = publisher.clone();
             // Spread over a while, so that the fault strikes in the middle of it.
@@ -119,13 +121,17 @@ async fn act(
         if plan.fault == Fault::DeleteEmpty {
             before.await??;
             doubtful(stage, &sheet, &mut redelivered);
-            destroyed += strike(stage, plan.fault, random, order.short).await.context("strike")?.destroyed;
-            recover(stage, &publisher, middle..to, stage.effects(), Instant::now(), &mut recoveries).await?;
+            let struck = strike(stage, plan.fault, random, order.short).await.context("strike")?;
+            recover(stage, &publisher, middle..to, struck.effects, struck.healed, &mut recoveries).await?;
             continue;
         }
         tokio::time::sleep(Duration::from_millis(random.random_range(0..600))).await;
         if plan.fault == Fault::DeleteFull {
-            // Everything published so far is in the queue, in hand or done when the queue goes.
+            // While nothing can be sent, the queue fills; nothing else is published until it is gone.
+            hold_all(stage);
+            while sheet.all()[..middle as usize].iter().any(|sent| !sent.confirmed) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
             destroyable = middle;
         }
         if plan.fault == Fault::None {
@@ -134,21 +140,14 @@ async fn act(
             continue;
         }
         doubtful(stage, &sheet, &mut redelivered);
-        let struck = if plan.fault == Fault::DeleteFull {
-            let struck = strike(stage, plan.fault, random, order.short);
-            let (struck, published) = tokio::join!(struck, before);
-            published??;
-            struck
-        } else {
-            let struck = strike(stage, plan.fault, random, order.short).await;
-            doubtful(stage, &sheet, &mut redelivered);
-            before.await??;
-            struck
-        };
+        let struck = strike(stage, plan.fault, random, order.short).await;
+        doubtful(stage, &sheet, &mut redelivered);
+        before.await??;
         let struck = struck.context("strike")?;
         doubtful(stage, &sheet, &mut redelivered);
         kills += struck.kills;
-        destroyed += struck.destroyed;
+        // What was confirmed, had not ended and lay in no other queue.
+        destroyed += destroyable.saturating_sub(struck.safe);
         if plan.fault == Fault::Restarts && number + 1 < strikes {
             publisher.publish(middle..to, 0.0).await?;
             continue;
