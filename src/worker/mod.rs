@@ -13,6 +13,8 @@ mod send;
 mod receipts;
 mod tokens;
 mod settle;
+mod copies;
+mod letters;
 mod trouble;
 mod pulse;
 mod upkeep;

@@ -6,13 +6,13 @@
 
 use std::time::Duration;
 
-use super::{Interrupted, Received, Worker, clock, gather::Claimed};
+use super::{Interrupted, Received, Worker, clock, gather::Claimed, letters::index_letter};
 use crate::{
-    broker::{Broker, BrokerError, Destination, Message, marks::Marks},
+    broker::{Broker, marks::Marks},
     domain::{
         event::{Malformed, unreadable_identity},
         judge::{Disposition, accepted_via, missing},
-        ledger::{Claim, DeadReason, Entry, Letter, State, Ticket},
+        ledger::{Claim, DeadReason, Entry, State, Ticket},
         outcome::HoldCause,
         retry::next_delay,
     },
@@ -21,8 +21,6 @@ use crate::{
 
 /// Pause between two tries to write an outcome while the ledger is away.
 const LEDGER_PAUSE: Duration = Duration::from_millis(500);
-/// Tries to publish a copy while the delivery can still be acknowledged.
-const COPY_TRIES: u32 = 3;
 
 impl<B: Broker> Worker<B> {
     /// Carries out a disposition.
@@ -209,30 +207,6 @@ impl<B: Broker> Worker<B> {
         Ok(())
     }
 
-    /// Publishes a copy and returns once it is confirmed.
-    async fn publish_copy(&self, received: &Received, queue: &str, message: Message) -> Result<(), Interrupted> {
-        let destination = Destination::Queue(queue.to_owned());
-        for tried in 1..=COPY_TRIES {
-            match self.broker.publish(&destination, message.clone()).await {
-                Ok(()) => return Ok(()),
-                Err(error) if tried == COPY_TRIES || !received.delivery.receipt.usable() => {
-                    tracing::warn!(event.id = received.id(), queue, %error, "the copy was not confirmed; the event comes again");
-                }
-                Err(BrokerError::Unavailable(_)) => {}
-                Err(error) => {
-                    tracing::warn!(event.id = received.id(), queue, %error, "the copy was refused; trying again")
-                }
-            }
-            if !received.delivery.receipt.usable() {
-                return Err(Interrupted::ChannelEnded);
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        // Unacknowledged as it is, it would stay in hand: a new channel brings it back.
-        self.state.reopen.send_replace(());
-        Err(Interrupted::ChannelEnded)
-    }
-
     /// Writes a row, for as long as it takes: what a provider accepted must not be forgotten.
     async fn record(&self, record: Record) {
         loop {
@@ -299,62 +273,6 @@ impl<B: Broker> Worker<B> {
                 "settled"
             );
         }
-    }
-}
-
-impl Received {
-    /// Returns the marks every copy of this delivery carries on.
-    fn marks_for_copy(&self) -> Marks {
-        let marks = self.marks.clone();
-        Marks {
-            first_seen: marks.first_seen.or(Some(self.at)),
-            failed_at: Some(clock::now()),
-            queue: Some(self.delivery.queue.clone()),
-            exchange: marks.exchange.clone().or_else(|| Some(self.delivery.exchange.clone())),
-            routing_key: marks.routing_key.clone().or_else(|| Some(self.delivery.routing_key.clone())),
-            ..marks
-        }
-    }
-
-    /// Returns a copy of the message with `marks`.
-    fn copy(&self, marks: &Marks) -> Message {
-        let mut copied = self.delivery.message.copy();
-        let mut marks = marks.clone();
-        if let Some(bytes) = copied.dropped_headers {
-            let error = marks.error.unwrap_or_default();
-            marks.error =
-                Some(format!("{error} (the message's own headers, {bytes} bytes, were too large to travel on)"));
-        }
-        marks.write(&mut copied.message);
-        copied.message
-    }
-}
-
-/// Returns what the dead-letter index keeps of `message`.
-pub(super) fn index_letter(message: &Message, marks: &Marks, entry: Option<&Entry>) -> Letter {
-    use base64::{Engine, prelude::BASE64_STANDARD};
-    let kept = &message.body[..message.body.len().min(crate::domain::event::MAX_BODY)];
-    // What a producer wrote into headers may hold anything, and PostgreSQL refuses NUL.
-    let clean = |text: &str| text.replace(|c: char| c.is_control(), " ");
-    let text = |text: &Option<String>| clean(text.as_deref().unwrap_or_default());
-    Letter {
-        number: 0,
-        id: text(&marks.id),
-        identity: entry.map(|entry| entry.identity.clone()),
-        session_id: entry.and_then(|entry| entry.session_id.clone()),
-        partner_id: entry.and_then(|entry| entry.partner_id.clone()),
-        event: entry.and_then(|entry| entry.event.clone()),
-        reason: text(&marks.reason),
-        error: text(&marks.error),
-        route: marks.route.as_deref().map(clean),
-        attempt: marks.attempt,
-        replay: marks.replay,
-        failed_at: marks.failed_at.unwrap_or_default().as_millisecond(),
-        first_seen: marks.first_seen.map(|at| at.as_millisecond()),
-        headers: crate::broker::headers::headers_json(message),
-        content_type: message.properties.content_type().as_ref().map(|text| clean(text.as_str())),
-        body: BASE64_STANDARD.encode(kept),
-        body_bytes: message.body.len() as i64,
     }
 }
 

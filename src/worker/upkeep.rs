@@ -1,32 +1,18 @@
-//! What runs beside the events: the heartbeat, the gauges, pruning, and the dead-letter index held against the queue. The
-//! receipts have a file of their own.
+//! What runs beside the events: the heartbeat, the gauges and pruning. Receipts and dead letters have files of their own.
 //!
 //! Started by `run`, on the worker's tracker. Never touches an event in hand.
 
-use std::{collections::HashMap, sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Worker, clock, settle::index_letter};
-use crate::{
-    broker::{
-        Broker, Destination, Message,
-        marks::Marks,
-        sweep::{self, Verdict},
-    },
-    domain::{
-        event::{Event, Meta, decode, unreadable_identity},
-        ledger::Letter,
-        outcome::Provider,
-    },
-    store::{LetterFilter, StoreError},
-};
+use super::Worker;
+use crate::{broker::Broker, domain::outcome::Provider, store::StoreError};
 
 /// A worker that is silent for ten seconds is taken for dead, so it speaks every two.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 const GAUGES: Duration = Duration::from_secs(5);
 const PRUNE: Duration = Duration::from_secs(600);
-const RECONCILE: Duration = Duration::from_secs(60);
 
 impl<B: Broker> Worker<B> {
     /// Starts everything that runs beside the events.
@@ -107,74 +93,6 @@ impl<B: Broker> Worker<B> {
         }
     }
 
-    /// Compares the index with the dead-letter queue and, when they differ twice in a row, reads the queue once.
-    async fn reconcile_letters(self: Arc<Self>) {
-        let mut differed = true;
-        loop {
-            let differ = tokio::select! {
-                () = self.state.stop.cancelled() => return,
-                differ = self.letters_differ() => differ,
-            };
-            match differ {
-                Ok(true) if differed => {
-                    if let Err(error) = self.read_letters().await {
-                        tracing::warn!(%error, "the dead-letter queue could not be read into the index; it is tried again");
-                    }
-                    differed = false;
-                }
-                Ok(now) => differed = now,
-                Err(error) => tracing::debug!(%error, "dead letters could not be counted"),
-            }
-            tokio::select! {
-                () = self.state.stop.cancelled() => return,
-                () = tokio::time::sleep(RECONCILE) => {}
-            }
-        }
-    }
-
-    async fn letters_differ(&self) -> anyhow::Result<bool> {
-        let depth = self.broker.depth(&self.topology.dead()).await?;
-        Ok(depth.ready != u64::try_from(self.store.letter_count(&LetterFilter::default()).await?).unwrap_or(0))
-    }
-
-    /// Reads the dead-letter queue once: letters the index does not know are added, those that are gone end as removed.
-    async fn read_letters(&self) -> anyhow::Result<()> {
-        let mut known: HashMap<String, Vec<i64>> = HashMap::new();
-        let mut page = LetterFilter::default();
-        loop {
-            let letters = self.store.letters(&page).await?;
-            let Some(last) = letters.last() else { break };
-            page.below = Some(last.number);
-            letters.iter().for_each(|letter| known.entry(key(letter)).or_default().push(letter.number));
-        }
-        let mut unknown = Vec::new();
-        let dead = self.topology.dead();
-        sweep::sweep(&self.broker, &dead, |delivery| {
-            let mut marks = found_marks(&delivery.message);
-            if known.get_mut(&key(&found_letter(&delivery.message, &marks))).and_then(Vec::pop).is_some() {
-                return Verdict::Keep;
-            }
-            // Marked as ours are, so that it is known again and stays as long as they do.
-            marks.failed_at.get_or_insert_with(clock::now);
-            let mut marked = delivery.message.copy().message;
-            marks.write(&mut marked);
-            unknown.push(found_letter(&marked, &marks));
-            Verdict::Replace(Destination::Queue(dead.clone()), marked)
-        })
-        .await?;
-        let gone: Vec<i64> = known.into_values().flatten().collect();
-        if !unknown.is_empty() || !gone.is_empty() {
-            tracing::warn!(
-                added = unknown.len(),
-                removed = gone.len(),
-                "the dead-letter queue was changed by others; the index follows"
-            );
-        }
-        self.store.add_letters(unknown).await?;
-        self.store.end_letters(&gone, "removed").await?;
-        Ok(())
-    }
-
     async fn every<F>(self: Arc<Self>, period: Duration, act: F)
     where
         F: AsyncFn(&Self),
@@ -192,40 +110,4 @@ impl<B: Broker> Worker<B> {
             }
         }
     }
-}
-
-/// Names a letter so that index and queue can be compared.
-fn key(letter: &Letter) -> String {
-    format!("{} {} {}", letter.id, letter.failed_at, letter.replay)
-}
-
-/// Returns the marks of a letter found in the queue: herald's own, or what its body and the broker say when it was a fuse or
-/// a shovel that put it there.
-fn found_marks(message: &Message) -> Marks {
-    let mut marks = Marks::of_letter(message);
-    if marks.id.is_none() {
-        let message_id = message.properties.message_id().as_ref().map(|id| id.to_string());
-        // Made from the body, so that the same letter is known again.
-        let unnamed = || format!("unreadable-{}", unreadable_identity(&String::from_utf8_lossy(&message.body)));
-        marks.id = Some(found_event(message).map(|event| event.id).or(message_id).unwrap_or_else(unnamed));
-    }
-    if marks.reason.is_none() {
-        marks.reason = Some("unknown_origin".into());
-    }
-    marks
-}
-
-/// Returns the index row of a letter found in the queue.
-fn found_letter(message: &Message, marks: &Marks) -> Letter {
-    let mut letter = index_letter(message, marks, None);
-    if let Some(event) = found_event(message) {
-        (letter.session_id, letter.partner_id) = (Some(event.session_id), event.partner_id);
-        letter.event = Some(event.name);
-    }
-    letter
-}
-
-fn found_event(message: &Message) -> Option<Event> {
-    let message_id = message.properties.message_id().as_ref().map(|id| id.as_str());
-    decode(&message.body, &Meta { message_id }).ok()
 }

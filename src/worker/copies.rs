@@ -1,0 +1,70 @@
+//! Copies of a delivery: what they carry on, and their way into a retry, hold or dead-letter queue.
+//!
+//! Called by `settle`, before the row and the acknowledgement. Never says that a copy exists before the broker has confirmed it.
+
+use std::time::Duration;
+
+use super::{Interrupted, Received, Worker, clock};
+use crate::broker::{Broker, BrokerError, Destination, Message, marks::Marks};
+
+/// Tries to publish a copy while the delivery can still be acknowledged.
+const COPY_TRIES: u32 = 3;
+
+impl<B: Broker> Worker<B> {
+    /// Publishes a copy and returns once it is confirmed.
+    pub(super) async fn publish_copy(
+        &self,
+        received: &Received,
+        queue: &str,
+        message: Message,
+    ) -> Result<(), Interrupted> {
+        let destination = Destination::Queue(queue.to_owned());
+        for tried in 1..=COPY_TRIES {
+            match self.broker.publish(&destination, message.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(error) if tried == COPY_TRIES || !received.delivery.receipt.usable() => {
+                    tracing::warn!(event.id = received.id(), queue, %error, "the copy was not confirmed; the event comes again");
+                }
+                Err(BrokerError::Unavailable(_)) => {}
+                Err(error) => {
+                    tracing::warn!(event.id = received.id(), queue, %error, "the copy was refused; trying again")
+                }
+            }
+            if !received.delivery.receipt.usable() {
+                return Err(Interrupted::ChannelEnded);
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        // Unacknowledged as it is, it would stay in hand: a new channel brings it back.
+        self.state.reopen.send_replace(());
+        Err(Interrupted::ChannelEnded)
+    }
+}
+
+impl Received {
+    /// Returns the marks every copy of this delivery carries on.
+    pub(super) fn marks_for_copy(&self) -> Marks {
+        let marks = self.marks.clone();
+        Marks {
+            first_seen: marks.first_seen.or(Some(self.at)),
+            failed_at: Some(clock::now()),
+            queue: Some(self.delivery.queue.clone()),
+            exchange: marks.exchange.clone().or_else(|| Some(self.delivery.exchange.clone())),
+            routing_key: marks.routing_key.clone().or_else(|| Some(self.delivery.routing_key.clone())),
+            ..marks
+        }
+    }
+
+    /// Returns a copy of the message with `marks`.
+    pub(super) fn copy(&self, marks: &Marks) -> Message {
+        let mut copied = self.delivery.message.copy();
+        let mut marks = marks.clone();
+        if let Some(bytes) = copied.dropped_headers {
+            let error = marks.error.unwrap_or_default();
+            marks.error =
+                Some(format!("{error} (the message's own headers, {bytes} bytes, were too large to travel on)"));
+        }
+        marks.write(&mut copied.message);
+        copied.message
+    }
+}
