@@ -95,7 +95,10 @@ async fn a_certificate_is_checked_against_the_authority_in_the_url() {
         let refused = open(host, "verify-full", &authority).await.unwrap_err();
         let line = refused.to_string();
         assert!(matches!(refused, StoreError::Unavailable(_)), "{refused:?}");
-        assert!(line.contains("certificate") && line.contains("sslrootcert in store.url") && line.lines().count() == 1, "{line}");
+        assert!(
+            line.contains("certificate") && line.contains("sslrootcert in store.url") && line.lines().count() == 1,
+            "{line}"
+        );
     }
     let absent = open("127.0.0.1", "verify-full", "/no/such/authority.pem").await.unwrap_err();
     assert!(absent.to_string().contains("No such file"), "{absent}");
