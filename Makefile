@@ -1,7 +1,7 @@
 # Two targets do everything on a fresh machine: demo and test. GNU make 3.81 (macOS) is enough.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture build check lint run sandbox services image clean
+.PHONY: help demo test torture build check lint run sandbox services memory image clean
 
 # The value of a variable that was given on make's command line, quoted for the shell; what the environment says does not count.
 given = $(if $(filter command,$(firstword $(origin $(1)))),'$(subst ','\'',$($(1)))')
@@ -42,6 +42,9 @@ sandbox: ## run a local Ably and Expo to develop against
 
 services: ## start a private RabbitMQ and PostgreSQL and print their addresses, until Ctrl-C
 	@scripts/with-services bash -c 'env | sed -n "s/^\(HERALD_TEST_[A-Z_]*\)=\(.*\)/export \1=\"\2\"/p"; while sleep 3600; do :; done'
+
+memory: ## measure memory with a backlog and with Ably hanging; EVENTS=1000000 SECONDS=60
+	@scripts/memory $(or $(call given,EVENTS),1000000) $(or $(call given,SECONDS),60)
 
 image: ## build the container image with buildah
 	@scripts/image

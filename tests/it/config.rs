@@ -276,3 +276,71 @@ fn a_named_catalogue_must_be_there_and_whole() {
     let absent = load(&dir.path().join("absent.toml")).unwrap_err().to_string();
     assert!(absent.contains("catalogue.path (HERALD_CATALOGUE__PATH)"), "{absent}");
 }
+
+/// TOML as people write it by mistake: keys that exist, values of every kind, broken lines.
+fn toml_text() -> impl proptest::strategy::Strategy<Value = String> {
+    use proptest::prelude::*;
+    let sections = vec!["broker", "ably", "expo", "users", "store", "retry", "http", "log", "no_such"];
+    let keys = vec!["url", "key", "timeout", "prefetch", "schedule", "listen", "token", "query", "level", "no_such"];
+    let values = vec![
+        "1",
+        "-1",
+        "9999999999999999999999",
+        "1e999",
+        "nan",
+        "true",
+        "\"\"",
+        "\"5s\"",
+        "'''",
+        "[",
+        "[\"5s\"]",
+        "{a=1}",
+        "1979-05-27T07:32:00Z",
+        "\"\\uD800\"",
+        "",
+    ];
+    let line = (prop::sample::select(sections), prop::sample::select(keys), prop::sample::select(values));
+    let lines = prop::collection::vec(line, 0..8).prop_map(|lines| {
+        lines.into_iter().map(|(section, key, value)| format!("[{section}]\n{key} = {value}\n")).collect::<String>()
+    });
+    prop_oneof![lines, any::<String>()]
+}
+
+const SECRETS: [(&str, &str, &str); 7] = [
+    ("broker", "url", "AMQP_URL"),
+    ("broker", "management_url", "HERALD_BROKER__MANAGEMENT_URL"),
+    ("ably", "key", "ABLY_API_KEY"),
+    ("expo", "access_token", "EXPO_ACCESS_TOKEN"),
+    ("users", "url", "DATABASE_URL"),
+    ("store", "url", "HERALD_STORE__URL"),
+    ("http", "token", "HERALD_HTTP__TOKEN"),
+];
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+
+    #[test]
+    fn no_file_or_variable_panics_or_is_quoted_where_it_is_secret(
+        toml in toml_text(), value: String, secret in "[^\r\n'\u{0}]{0,20}", which in 0..SECRETS.len(),
+    ) {
+        let (section, key, variable) = SECRETS[which];
+        let canary = "c4n4ry";
+        for secret in [
+            format!("{secret}{canary}"),
+            format!("{canary}{secret}"),
+            format!("amqp://u:{canary}{secret}@h/"),
+            format!("postgres://{canary}@h/{secret}"),
+        ] {
+            let in_file = format!("[{section}]\n{key} = '''{secret}'''\n{toml}");
+            let prefetch = [("HERALD_BROKER__PREFETCH", value.as_str())];
+            let set = [(variable, secret.as_str()), ("HERALD_RETRY__SCHEDULE", &value), ("HERALD_LOG__LEVEL", &value)];
+            for (file, env) in [(&in_file, &prefetch[..]), (&toml, &set)] {
+                let told = match configure(file, env, &[]) {
+                    Ok(loaded) => format!("{loaded:?}"),
+                    Err(problems) => format!("{problems} {problems:?}"),
+                };
+                proptest::prop_assert!(!told.contains(canary), "{}", told);
+            }
+        }
+    }
+}
