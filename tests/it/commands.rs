@@ -117,7 +117,7 @@ async fn check_finds_everything_in_order_and_each_thing_that_is_not() {
     for what in ["configuration", "catalogue", "broker", "queues", "store", "users", "ably", "expo"] {
         assert!(told.lines().any(|line| line.starts_with("ok ") && line.contains(what)), "{what}: {told}");
     }
-    let wrong_password = rig.amqp_url.replacen("guest:guest@", "guest:hunter2@", 1);
+    let wrong_password = crate::support::with_password(&rig.amqp_url, "hunter2");
     let no_vhost = rig.amqp_url.replacen("%2f", "no-such-vhost", 1);
     let no_table = "SELECT id AS user_id, token FROM no_such_table WHERE id = $1";
     for (variable, value, what, part) in [

@@ -139,9 +139,9 @@ async fn what_somebody_must_change_first_is_one_line() {
     let run = |url: &str| {
         rig.command(&["run"]).env("AMQP_URL", url).env("HERALD_LOG__LEVEL", "info").output().expect("herald")
     };
-    let wrong = rig.amqp_url.replace("guest:guest@", "guest:hunter2@");
+    let wrong = crate::support::with_password(&rig.amqp_url, "hunter2");
     let refused = run(&wrong);
-    one_line(&refused, 78, "refused user `guest`");
+    one_line(&refused, 78, &format!("refused user `{}`", crate::support::user_of(&rig.amqp_url)));
     assert!(!String::from_utf8_lossy(&refused.stderr).contains("hunter2"));
     let vhost = rig.amqp_url.trim_end_matches("%2f").trim_end_matches("%2F").to_owned() + "no-such-vhost";
     one_line(&run(&vhost), 78, "vhost `no-such-vhost` does not exist");

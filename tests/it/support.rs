@@ -12,6 +12,18 @@ pub fn database_url() -> Option<String> {
     service("HERALD_TEST_DATABASE_URL")
 }
 
+/// Returns `url` with another password.
+pub fn with_password(url: &str, password: &str) -> String {
+    let mut url = url::Url::parse(url).expect("a URL");
+    url.set_password(Some(password)).expect("a URL with a host");
+    url.into()
+}
+
+/// Returns the user that `url` names.
+pub fn user_of(url: &str) -> String {
+    url::Url::parse(url).expect("a URL").username().to_owned()
+}
+
 fn service(variable: &str) -> Option<String> {
     let url = std::env::var(variable).ok().filter(|url| !url.is_empty());
     if url.is_none() {

@@ -281,7 +281,7 @@ async fn the_management_api_tells_what_amqp_does_not() {
     assert_eq!(stats[&events].unacked, Some(1));
     assert_eq!(stats[&events].policy, None);
 
-    let refused = SecretString::from(management_url().replace("guest:guest", "guest:hunter2"));
+    let refused = SecretString::from(crate::support::with_password(&management_url(), "hunter2"));
     let refused = Management::new(&refused, &amqp).unwrap().queues(&rabbit.topology.prefix).await;
     assert!(matches!(&refused, Err(BrokerError::Config(line)) if !line.contains("hunter2")), "{refused:?}");
     let nobody = SecretString::from("http://guest:hunter2@127.0.0.1:1");
