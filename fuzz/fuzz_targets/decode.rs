@@ -32,7 +32,7 @@ fuzz_target!(|input: (Option<&str>, &[u8])| {
     }
     if let Some(text) = message_id {
         let clean = redact(text);
-        assert!(clean.len() <= 300 && !clean.contains("PushToken["));
+        assert!(clean.len() <= 300 && !clean.contains("ExponentPushToken[") && !clean.contains("ExpoPushToken["));
         assert!(bounded(text, 64).len() <= 64);
     }
 });
