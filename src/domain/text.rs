@@ -43,7 +43,8 @@ fn next_secret(text: &str) -> Option<(usize, usize, &'static str)> {
         let len = text[at..].find(|c: char| c.is_whitespace() || c == '"').unwrap_or(text.len() - at);
         (len > 0).then_some((at, len, "[redacted]"))
     });
-    let userinfo = text.find("://").and_then(|scheme| {
+    // The first URL with credentials, which need not be the first URL.
+    let userinfo = text.match_indices("://").find_map(|(scheme, _)| {
         let at = scheme + 3;
         let authority = text[at..].find(['/', ' ', '"', '?']).unwrap_or(text.len() - at);
         let len = text[at..at + authority].rfind('@')?;
@@ -65,6 +66,7 @@ mod tests {
             ("ExponentPushToken[cut off", "[push token]"),
             ("amqp://guest:secret@host/%2f failed", "amqp://[redacted]@host/%2f failed"),
             ("https://host/a@b", "https://host/a@b"),
+            ("see https://host/ for amqp://u:secret@host/", "see https://host/ for amqp://[redacted]@host/"),
             ("header Bearer abc.def rest", "header Bearer [redacted] rest"),
             ("line\nbreak\0", "line break "),
         ] {
