@@ -246,11 +246,6 @@ impl Rig {
         eventually("the worker has ended", async || worker.child.try_wait().expect("status")).await.code()
     }
 
-    /// Returns the path of a configuration that names a worker: `instance` lies in no section, so no variable sets it.
-    pub fn named_instance(&self, instance: &str) -> String {
-        self.file(&format!("{instance}.toml"), &format!("instance = \"{instance}\"\n"))
-    }
-
     /// Writes a file into the workers' folder and returns its path.
     pub fn file(&self, name: &str, text: &str) -> String {
         let path = self.folder.path().join(name);

@@ -92,8 +92,7 @@ async fn close(connections: &[String]) {
 async fn connections_closed_by_an_operator_under_load() {
     let Some(mut rig) = Rig::new("bclose").await else { return };
     let instance = rig.prefix.clone();
-    let config = rig.named_instance(&instance);
-    rig.start_with(&[("HERALD_CONFIG", &config), ("HERALD_BROKER__PREFETCH", "8")]).await;
+    rig.start_as(&instance, &[("HERALD_BROKER__PREFETCH", "8")]).await;
     for endpoint in [Endpoint::Presence, Endpoint::BatchPresence] {
         let slow = Fault { delay_ms: Some(500), ..fault(endpoint, Action::Slow) };
         rig.sandbox.control().add_fault(slow);

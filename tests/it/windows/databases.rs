@@ -139,12 +139,11 @@ async fn an_outcome_in_hand_is_written_before_another_worker_takes_the_event_ove
     rig.add_users([("ada".into(), Some("ExponentPushToken[ada]".into()))]).await;
     let (first_url, first_relay) = relayed(&rig.store_url, 5432).await;
     let (second_url, second_relay) = relayed(&rig.store_url, 5432).await;
-    let (first, second) = (rig.named_instance("first"), rig.named_instance("second"));
-    let first = rig.start_with(&[("HERALD_STORE__URL", &first_url), ("HERALD_CONFIG", &first)]).await;
+    let first = rig.start_as("first", &[("HERALD_STORE__URL", &first_url)]).await;
     hold(&rig, Endpoint::Send, Phase::Before);
     rig.send(event("e1", "partner.advanced", "s1", "ada")).await;
     until_held(&rig).await;
-    let second = rig.start_with(&[("HERALD_STORE__URL", &second_url), ("HERALD_CONFIG", &second)]).await;
+    let second = rig.start_as("second", &[("HERALD_STORE__URL", &second_url)]).await;
     // Long enough for each to have heard of the other, and then for both to be taken for dead.
     tokio::time::sleep(Duration::from_secs(3)).await;
     first_relay.set(Mode::Cut);
