@@ -3,8 +3,6 @@
 //! Services come from `HERALD_TEST_AMQP_URL` and `HERALD_TEST_DATABASE_URL` (`make test` provides both). Without them a test
 //! says that it is skipped; under `CI` a skipped test fails. Each test has its own prefix and its own schema.
 
-#![allow(dead_code)]
-
 mod cli;
 mod config;
 mod http;

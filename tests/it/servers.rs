@@ -11,12 +11,6 @@ pub struct Rabbit {
     folder: TempDir,
 }
 
-/// A private PostgreSQL.
-pub struct Postgres {
-    pub url: String,
-    folder: TempDir,
-}
-
 impl Rabbit {
     /// Starts a node; `None` after saying that the test is skipped when there is no RabbitMQ to start.
     pub fn start() -> Option<Rabbit> {
@@ -36,21 +30,6 @@ impl Rabbit {
 impl Drop for Rabbit {
     fn drop(&mut self) {
         script("rabbitmq-node", "remove", &self.folder, &[]);
-    }
-}
-
-impl Postgres {
-    /// Starts a server; `None` after saying that the test is skipped when there is no PostgreSQL to start.
-    pub fn start() -> Option<Postgres> {
-        let folder = folder();
-        let info = script("postgres-node", "start", &folder, &[])?;
-        Some(Postgres { url: value(&info, "url"), folder })
-    }
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        script("postgres-node", "remove", &self.folder, &[]);
     }
 }
 
