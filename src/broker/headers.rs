@@ -20,6 +20,12 @@ pub fn headers_json(message: &Message) -> Value {
     message.properties.headers().as_ref().map_or_else(|| json!({}), |table| table_json(table, 0))
 }
 
+/// Returns the headers whose name passes `keep` as a JSON object.
+pub(super) fn some_json(headers: &Option<FieldTable>, keep: impl Fn(&str) -> bool) -> Map<String, Value> {
+    let kept = headers.iter().flatten().filter(|(name, _)| keep(name.as_str()));
+    kept.map(|(name, value)| (name.to_string(), value_json(value, 0))).collect()
+}
+
 fn table_json(table: &FieldTable, depth: usize) -> Value {
     let fields = table.into_iter().map(|(name, value)| (name.to_string(), value_json(value, depth)));
     Value::Object(fields.collect::<Map<_, _>>())

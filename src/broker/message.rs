@@ -7,8 +7,10 @@ use bytes::Bytes;
 use lapin::{BasicProperties, types::FieldTable};
 
 use super::headers;
+use crate::domain::event::{Meta, is_attribute};
 
-/// Most bytes of headers a copy carries; a header frame over the connection's frame size would close the connection.
+/// Most bytes of headers a copy carries; a header frame over the connection's frame size would close the connection. Where there
+/// are more, only those stay that the event itself is read from.
 pub const MAX_COPIED_HEADERS: usize = 64 * 1024;
 
 /// Persistent, in AMQP's words.
@@ -31,6 +33,16 @@ pub struct Copied {
 }
 
 impl Message {
+    /// Returns what the event is read from beside the body.
+    pub fn meta(&self) -> Meta<'_> {
+        let properties = &self.properties;
+        Meta {
+            message_id: properties.message_id().as_ref().map(|id| id.as_str()),
+            content_type: properties.content_type().as_ref().map(|text| text.as_str()),
+            headers: headers::some_json(properties.headers(), is_attribute),
+        }
+    }
+
     /// Returns the message with what may travel on: the body, content_type, content_encoding, message_id, correlation_id,
     /// timestamp, type, app_id, and the headers except `x-*`, `herald-*`, `CC` and `BCC`; always persistent.
     ///
@@ -42,9 +54,7 @@ impl Message {
         let kept = headers::retain(from.headers(), |name| {
             !name.starts_with("x-") && !name.starts_with("herald-") && name != "CC" && name != "BCC"
         });
-        let bytes = headers::table_len(&kept);
-        let (kept, dropped_headers) =
-            if bytes > MAX_COPIED_HEADERS { (FieldTable::default(), Some(bytes)) } else { (kept, None) };
+        let (kept, dropped_headers) = bounded(kept);
 
         let mut to = BasicProperties::default().with_delivery_mode(DELIVERY_MODE_PERSISTENT);
         if let Some(value) = from.content_type() {
@@ -78,6 +88,22 @@ impl Message {
     pub(super) fn persistent(mut self) -> Message {
         self.properties = self.properties.with_delivery_mode(DELIVERY_MODE_PERSISTENT);
         self
+    }
+}
+
+/// Returns the headers a copy carries, and how many bytes of headers stay behind.
+fn bounded(headers: FieldTable) -> (FieldTable, Option<usize>) {
+    let bytes = headers::table_len(&headers);
+    if bytes <= MAX_COPIED_HEADERS {
+        return (headers, None);
+    }
+    let needed = headers::retain(&Some(headers), is_attribute);
+    let needed_bytes = headers::table_len(&needed);
+    // More than that is in no event that can be read.
+    if needed_bytes > MAX_COPIED_HEADERS {
+        (FieldTable::default(), Some(bytes))
+    } else {
+        (needed, Some(bytes - needed_bytes))
     }
 }
 
@@ -163,6 +189,35 @@ mod tests {
         let over = with_headers(&[("a", text(&"v".repeat(MAX_COPIED_HEADERS - 6)))]).copy();
         assert_eq!(over.dropped_headers, Some(MAX_COPIED_HEADERS + 1));
         assert!(over.message.properties.headers().is_none());
+    }
+
+    #[test]
+    fn what_a_cloud_event_is_read_from_stays_whatever_else_is_dropped() {
+        let long = text(&"v".repeat(MAX_COPIED_HEADERS));
+        let copied = with_headers(&[("cloudEvents_id", text("e1")), ("cloudEvents_else", long.clone())]).copy();
+        assert_eq!(copied.message, with_headers(&[("cloudEvents_id", text("e1"))]).copy().message);
+        assert_eq!(copied.dropped_headers, Some(1 + 16 + 5 + MAX_COPIED_HEADERS));
+        let never_read = with_headers(&[("cloudEvents_id", long)]).copy();
+        assert!(never_read.dropped_headers.is_some() && never_read.message.properties.headers().is_none());
+    }
+
+    #[test]
+    fn an_event_is_read_from_the_attributes_among_the_headers() {
+        let mut message = with_headers(&[
+            ("cloudEvents_id", text("e1")),
+            ("cloudEvents:time", AMQPValue::Timestamp(0)),
+            ("cloudEvents_subject", AMQPValue::Void),
+            ("cloudEvents_else", text("x")),
+            ("traceparent", text("00-1")),
+        ]);
+        message.properties =
+            message.properties.with_content_type("application/json".into()).with_message_id("m1".into());
+        let expected = serde_json::json!(
+            {"cloudEvents_id": "e1", "cloudEvents:time": "1970-01-01T00:00:00Z", "cloudEvents_subject": null});
+        let meta = message.meta();
+        assert_eq!(serde_json::Value::Object(meta.headers), expected);
+        assert_eq!((meta.content_type, meta.message_id), (Some("application/json"), Some("m1")));
+        assert!(Message::default().meta().headers.is_empty());
     }
 
     proptest! {

@@ -188,7 +188,7 @@ fn ready(mut object: Map<String, Value>, flags: &Map<String, Value>) -> Result<R
     }
     object.entry("id").or_insert_with(|| json!(uuid::Uuid::now_v7().to_string()));
     let body = Value::Object(object).to_string().into_bytes();
-    let event = event::decode(&body, &Meta { message_id: None })?;
+    let event = event::decode(&body, &Meta::default())?;
     Ok(Ready { id: event.id, session_id: event.session_id, event: event.name, body })
 }
 

@@ -1,11 +1,18 @@
 //! The session event: decoded from a message's bytes, with every reason a message can be malformed for.
 //!
 //! Called by the worker's second stop and by `herald send` (which refuses what the worker would refuse). Never panics,
-//! whatever the bytes; never reads a clock: the times an event carries are compared by `routing` and `judge`.
+//! whatever the bytes; never reads a clock: the times an event carries are compared by `routing` and `judge`. Plain messages
+//! and CloudEvents are the same fields under other names, so that both are held to the same rules.
+
+mod cloudevent;
+mod field;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+
+use cloudevent::Form;
+pub use cloudevent::is_attribute;
 
 /// Largest body accepted, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -18,6 +25,8 @@ pub const MAX_STRING_BYTES: usize = 255;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
     pub id: String,
+    /// Where a CloudEvent comes from: another source may use the same id for another event.
+    pub source: Option<String>,
     pub session_id: String,
     /// The event's name, e.g. `partner.signed_compact`.
     pub name: String,
@@ -31,9 +40,12 @@ pub struct Event {
 }
 
 /// What the broker says about a message beside its body.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Meta<'a> {
     pub message_id: Option<&'a str>,
+    pub content_type: Option<&'a str>,
+    /// The headers that [`is_attribute`] names, as JSON.
+    pub headers: Map<String, Value>,
 }
 
 /// Why a message cannot be read. `field` names the place, `problem` says what is wrong with it and what would be right.
@@ -50,27 +62,19 @@ impl Malformed {
     }
 }
 
-/// Reads an event from a message's body; the body wins over `message_id`. Unknown fields are ignored.
+/// Reads an event from a message; the body wins over `message_id`. Unknown fields are ignored.
 pub fn decode(body: &[u8], meta: &Meta<'_>) -> Result<Event, Malformed> {
-    if body.is_empty() {
-        return Err(Malformed::new("body", "is empty; expected a JSON object"));
-    }
     if body.len() > MAX_BODY {
         return Err(Malformed::new("body", format!("has {} bytes; at most {MAX_BODY} are accepted", body.len())));
     }
-    let text = std::str::from_utf8(body)
-        .map_err(|error| Malformed::new("body", format!("is not UTF-8 from byte {}", error.valid_up_to())))?;
-    let mut fields = match serde_json::from_str(text) {
-        Ok(Value::Object(fields)) => fields,
-        Ok(other) => return Err(Malformed::new("body", format!("is {}; expected a JSON object", kind(&other)))),
-        Err(error) => {
-            return Err(Malformed::new("body", format!("is not JSON: {}", super::redact(&error.to_string()))));
-        }
-    };
-    let id = match (identifier(&mut fields, "id")?, meta.message_id) {
+    let form = Form::of(meta)?;
+    let mut fields = form.fields(body, meta)?;
+    let source = form.source(&mut fields)?;
+    let names = form.names();
+    let id = match (field::identifier(&mut fields, "id")?, meta.message_id) {
         (Some(id), _) => id,
         (None, Some(message_id)) => {
-            checked_identifier("message_id", message_id)?;
+            field::checked_identifier("message_id", message_id)?;
             message_id.to_owned()
         }
         (None, None) => {
@@ -79,20 +83,23 @@ pub fn decode(body: &[u8], meta: &Meta<'_>) -> Result<Event, Malformed> {
     };
     Ok(Event {
         id,
-        session_id: required(&mut fields, "sessionId")?,
-        name: required(&mut fields, "event")?,
-        partner_id: identifier(&mut fields, "partnerId")?,
-        exclude_user_id: exclude_user_id(&mut fields)?,
-        data: data(&mut fields)?,
-        occurred_at: time(&mut fields, "occurredAt")?,
-        expires_at: time(&mut fields, "expiresAt")?,
+        source,
+        session_id: field::required(&mut fields, names.session_id)?,
+        name: field::required(&mut fields, names.event)?,
+        partner_id: field::identifier(&mut fields, names.partner_id)?,
+        exclude_user_id: field::optional(&mut fields, names.exclude_user_id)?,
+        data: field::object(&mut fields, "data")?,
+        occurred_at: field::time(&mut fields, names.occurred_at)?,
+        expires_at: field::time(&mut fields, names.expires_at)?,
     })
 }
 
 impl Event {
-    /// Returns the key of this event's identity: a hash of id, session and partner. The same identity again is a repeat.
+    /// Returns the key of this event's identity: a hash of id, session and partner, and of a CloudEvent's source. The same
+    /// identity again is a repeat.
     pub fn identity(&self) -> String {
-        hash([self.id.as_str(), &self.session_id, self.partner_id.as_deref().unwrap_or("")])
+        let parts = [self.id.as_str(), &self.session_id, self.partner_id.as_deref().unwrap_or("")];
+        hash(parts.into_iter().chain(self.source.as_deref()))
     }
 
     /// Returns a hash of the content, by which a reused id is told from a repeat.
@@ -123,112 +130,16 @@ pub(super) fn hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     hasher.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn required(fields: &mut Map<String, Value>, name: &'static str) -> Result<String, Malformed> {
-    identifier(fields, name)?.ok_or_else(|| Malformed::new(name, "is missing; expected a string"))
-}
-
-/// Takes an optional identifier; JSON null counts as absent.
-fn identifier(fields: &mut Map<String, Value>, name: &'static str) -> Result<Option<String>, Malformed> {
-    let text = string(fields, name)?;
-    if let Some(text) = &text {
-        checked_identifier(name, text)?;
-    }
-    Ok(text)
-}
-
-fn checked_identifier(name: &'static str, text: &str) -> Result<(), Malformed> {
-    if text.is_empty() {
-        return Err(Malformed::new(name, format!("is empty; expected 1 to {MAX_CODE_POINTS} characters")));
-    }
-    let code_points = text.chars().count();
-    if code_points > MAX_CODE_POINTS {
-        return Err(Malformed::new(
-            name,
-            format!("has {code_points} characters; at most {MAX_CODE_POINTS} are accepted"),
-        ));
-    }
-    checked_string(name, text)
-}
-
-fn checked_string(name: &'static str, text: &str) -> Result<(), Malformed> {
-    if text.len() > MAX_STRING_BYTES {
-        return Err(Malformed::new(name, format!("has {} bytes; at most {MAX_STRING_BYTES} are accepted", text.len())));
-    }
-    match text.chars().find(|c| c.is_control()) {
-        Some(c) => Err(Malformed::new(name, format!("holds the control character U+{:04X}", c as u32))),
-        None => Ok(()),
-    }
-}
-
-/// Takes the excluded user; an empty string excludes nobody.
-fn exclude_user_id(fields: &mut Map<String, Value>) -> Result<Option<String>, Malformed> {
-    let text = string(fields, "excludeUserId")?.filter(|text| !text.is_empty());
-    if let Some(text) = &text {
-        checked_string("excludeUserId", text)?;
-    }
-    Ok(text)
-}
-
-fn string(fields: &mut Map<String, Value>, name: &'static str) -> Result<Option<String>, Malformed> {
-    match fields.remove(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(other) => Err(Malformed::new(name, format!("is {}; expected a string", kind(&other)))),
-    }
-}
-
-fn data(fields: &mut Map<String, Value>) -> Result<Map<String, Value>, Malformed> {
-    match fields.remove("data") {
-        None | Some(Value::Null) => Ok(Map::new()),
-        Some(Value::Object(data)) => Ok(data),
-        Some(other) => Err(Malformed::new("data", format!("is {}; expected an object", kind(&other)))),
-    }
-}
-
-fn time(fields: &mut Map<String, Value>, name: &'static str) -> Result<Option<Timestamp>, Malformed> {
-    let Some(text) = string(fields, name)? else { return Ok(None) };
-    checked_string(name, &text)?;
-    let time = if is_rfc3339(&text) { text.parse().ok() } else { None };
-    time.map(Some).ok_or_else(|| {
-        let shown = super::bounded(&super::redact(&text), 64);
-        Malformed::new(name, format!("is `{shown}`; expected an RFC 3339 time such as 2026-01-31T12:00:00Z"))
-    })
-}
-
-/// Tells whether `text` has the shape of an RFC 3339 time (section 5.6). The parser behind it also takes other forms of
-/// ISO 8601, which another reader of the same event would refuse.
-fn is_rfc3339(text: &str) -> bool {
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let shape = |text: &str, shape: &str| {
-        let fits = |(c, s): (char, char)| if s == '0' { c.is_ascii_digit() } else { c.eq_ignore_ascii_case(&s) };
-        text.len() == shape.len() && text.chars().zip(shape.chars()).all(fits)
-    };
-    let (Some(seconds), Some(rest)) = (text.get(..19), text.get(19..)) else { return false };
-    let zone = rest.find(['Z', 'z', '+', '-']).unwrap_or(rest.len());
-    let (fraction, zone) = rest.split_at(zone);
-    (shape(seconds, "0000-00-00T00:00:00") || shape(seconds, "0000-00-00 00:00:00"))
-        && (fraction.is_empty() || fraction.strip_prefix('.').is_some_and(digits))
-        && (shape(zone, "Z") || shape(zone, "+00:00") || shape(zone, "-00:00"))
-}
-
-/// Names a JSON value's type, with its article.
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+
+    fn named(message_id: &str) -> Meta<'_> {
+        Meta { message_id: Some(message_id), ..Meta::default() }
+    }
 
     fn malformed(body: impl AsRef<[u8]>) -> String {
         decode(body.as_ref(), &Meta::default()).expect_err("malformed").to_string()
@@ -240,7 +151,7 @@ mod tests {
             "id": "e1", "sessionId": "s1", "event": "partner.advanced", "partnerId": "p1", "excludeUserId": "u1",
             "data": {"toStage": 2}, "occurredAt": "2026-01-01T00:00:00Z", "expiresAt": "2026-01-02T00:00:00+01:00", "more": 1,
         });
-        let event = decode(body.to_string().as_bytes(), &Meta { message_id: Some("m1") }).unwrap();
+        let event = decode(body.to_string().as_bytes(), &named("m1")).unwrap();
         assert_eq!(event.id, "e1");
         assert_eq!(event.partner_id.as_deref(), Some("p1"));
         assert_eq!(event.expires_at.unwrap().to_string(), "2026-01-01T23:00:00Z");
@@ -250,7 +161,7 @@ mod tests {
     #[test]
     fn the_message_id_stands_in_for_a_missing_id() {
         let body = br#"{"id":null,"sessionId":"s","event":"e","partnerId":null,"data":null,"excludeUserId":""}"#;
-        let event = decode(body, &Meta { message_id: Some("m1") }).unwrap();
+        let event = decode(body, &named("m1")).unwrap();
         assert_eq!((event.id.as_str(), event.partner_id, event.exclude_user_id), ("m1", None, None));
     }
 
@@ -284,39 +195,6 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_rfc_3339_and_nothing_looser() {
-        let read = |time: &str| {
-            let body = json!({"id": "i", "sessionId": "s", "event": "e", "occurredAt": time}).to_string();
-            decode(body.as_bytes(), &Meta::default()).map(|event| event.occurred_at.unwrap().to_string())
-        };
-        for (time, expected) in [
-            ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00Z"),
-            ("2026-01-31t12:00:00.5z", "2026-01-31T12:00:00.5Z"),
-            ("2026-01-31 12:00:00.123456789+02:00", "2026-01-31T10:00:00.123456789Z"),
-            ("2026-01-31T12:00:00-00:00", "2026-01-31T12:00:00Z"),
-        ] {
-            assert_eq!(read(time).unwrap(), expected);
-        }
-        for time in [
-            "",
-            "2026-01-31",
-            "2026-01-31T12:00:00",
-            "2026-01-31T12:00Z",
-            "2026-01-31T12Z",
-            "20260131T120000Z",
-            "2026-01-31T12:00:00+0200",
-            "2026-01-31T12:00:00+02:00[Europe/Paris]",
-            "2026-01-31T12:00:00,5Z",
-            "2026-02-30T12:00:00Z",
-            "2026-01-31T25:00:00Z",
-            "1767225600",
-            "2026-01-31T12:00:0\u{661}Z",
-        ] {
-            assert_eq!(read(time).unwrap_err().field, "occurredAt", "{time}");
-        }
-    }
-
-    #[test]
     fn identity_is_id_session_and_partner() {
         let event = |id: &str, session: &str, partner: Option<&str>| {
             let body = json!({"id": id, "sessionId": session, "event": "e", "partnerId": partner}).to_string();
@@ -333,7 +211,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes: Vec<u8>, message_id: Option<String>) {
-            let _ = decode(&bytes, &Meta { message_id: message_id.as_deref() });
+            let _ = decode(&bytes, &Meta { message_id: message_id.as_deref(), ..Meta::default() });
         }
 
         #[test]

@@ -5,7 +5,10 @@
 
 use serde_json::{Map, Value};
 
-use super::{catalogue::Text, event::Event};
+use super::{
+    catalogue::Text,
+    event::{Event, hash},
+};
 
 /// Largest push, in bytes of title, body and data; providers take 4,096 including what Expo adds
 /// (<https://docs.expo.dev/push-notifications/sending-notifications/>).
@@ -48,14 +51,24 @@ fn envelope(data: &mut Map<String, Value>, event: &Event) {
     data.insert("eventId".into(), event.id.as_str().into());
 }
 
-/// Returns the collapse id and Android tag of an event: its id, hashed when it is too long for Apple.
-pub fn collapse_id(event_id: &str) -> String {
-    if event_id.len() <= MAX_COLLAPSE_BYTES { event_id.to_owned() } else { super::event::hash([event_id]) }
+/// Returns the id of the message published on Ably: the event's id. A CloudEvent's has a hash of its source behind it: another
+/// source may use the same id, and Ably would take its event for a repeat and drop it.
+pub fn message_id(event: &Event) -> String {
+    match &event.source {
+        None => event.id.clone(),
+        Some(source) => format!("{}.{}", event.id, &hash([source.as_str()])[..12]),
+    }
+}
+
+/// Returns the collapse id and Android tag of an event: the id it is published with, hashed when it is too long for Apple.
+pub fn collapse_id(event: &Event) -> String {
+    let id = message_id(event);
+    if id.len() <= MAX_COLLAPSE_BYTES { id } else { hash([id.as_str()]) }
 }
 
 /// Returns the key of a push token's target: it names the token in the ledger without telling it.
 pub fn token_target(token: &str) -> String {
-    format!("expo:{}", &super::event::hash(["push token", token])[..12])
+    format!("expo:{}", &hash(["push token", token])[..12])
 }
 
 /// Returns the last four characters of a push token's own part, all that is ever shown of it.
@@ -117,9 +130,21 @@ mod tests {
     }
 
     #[test]
+    fn an_event_bears_its_id_and_a_cloud_event_its_source_too() {
+        let plain = event(json!({}));
+        assert_eq!((message_id(&plain).as_str(), collapse_id(&plain).as_str()), ("e1", "e1"));
+        let from = |source: &str| Event { source: Some(source.to_owned()), ..event(json!({})) };
+        let (one, other) = (from("/one"), from("/other"));
+        assert!(message_id(&one).starts_with("e1.") && message_id(&one) == message_id(&from("/one")));
+        assert_eq!(message_id(&one), collapse_id(&one));
+        assert_ne!(message_id(&one), message_id(&other));
+    }
+
+    #[test]
     fn long_ids_are_hashed_for_apple() {
-        assert_eq!(collapse_id("short"), "short");
-        assert!(collapse_id(&"x".repeat(65)).len() <= MAX_COLLAPSE_BYTES);
+        let long = Event { id: "x".repeat(65), ..event(json!({})) };
+        assert!(collapse_id(&long).len() <= MAX_COLLAPSE_BYTES);
+        assert_ne!(collapse_id(&long), collapse_id(&Event { source: Some("/one".to_owned()), ..long.clone() }));
     }
 
     #[test]

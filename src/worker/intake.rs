@@ -17,7 +17,7 @@ use super::{Received, Worker, clock, lanes::Entered, trouble::Relapses};
 use crate::{
     broker::{Broker, BrokerError, Consumer, Delivery, marks::Marks},
     domain::{
-        event::{Malformed, Meta, decode},
+        event::{Malformed, decode},
         outcome::Provider,
     },
     provider::gate::{Admission, Gate},
@@ -284,8 +284,8 @@ impl<B: Broker> Worker<B> {
 
 impl Received {
     fn read(delivery: Delivery) -> Received {
-        let message_id = delivery.message.properties.message_id().as_ref().map(|id| id.as_str());
-        let read = || (Marks::read(&delivery.message), decode(&delivery.message.body, &Meta { message_id }));
+        let message = &delivery.message;
+        let read = || (Marks::read(message), decode(&message.body, &message.meta()));
         // Outside every lane: a panic here would end the intake, at this message again and again.
         let (marks, event) = std::panic::catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
             metrics::counter!("herald_panics_total").increment(1);

@@ -16,7 +16,7 @@ use crate::{
         sweep::{self, Verdict},
     },
     domain::{
-        event::{Event, MAX_BODY, Meta, decode, unreadable_identity},
+        event::{Event, MAX_BODY, decode, unreadable_identity},
         ledger::{Entry, Letter},
     },
     store::LetterFilter,
@@ -153,6 +153,5 @@ fn found_letter(message: &Message, marks: &Marks) -> Letter {
 }
 
 fn found_event(message: &Message) -> Option<Event> {
-    let message_id = message.properties.message_id().as_ref().map(|id| id.as_str());
-    decode(&message.body, &Meta { message_id }).ok()
+    decode(&message.body, &message.meta()).ok()
 }

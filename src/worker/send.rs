@@ -99,7 +99,7 @@ impl<B: Broker> Worker<B> {
             channel: payload::channel(&self.settings.session_channel, &event.session_id),
             name: event.name.clone(),
             data: payload::published_data(event),
-            id: event.id.clone(),
+            id: payload::message_id(event),
         };
         match self.ably.publish(publish).await {
             Ok(id) => Outcome::Accepted { provider_id: Some(id) },
@@ -118,7 +118,7 @@ impl<B: Broker> Worker<B> {
             title: text.title.clone(),
             body: text.body.clone(),
             data: payload::pushed_data(event, text),
-            collapse_id: payload::collapse_id(&event.id),
+            collapse_id: payload::collapse_id(event),
             // Rounded up: a ttl of 0 may never reach a dozing phone.
             ttl_seconds: left_ms.unsigned_abs().div_ceil(1000).max(1),
             channel_id: text.channel_id.clone(),

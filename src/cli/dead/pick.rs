@@ -69,10 +69,11 @@ impl Picked {
     pub(super) fn take(&mut self, message: &Message) -> Option<i64> {
         let marks = Marks::of_letter(message);
         let known = self.by_body.get_mut(&digest(&message.body))?;
+        // A letter that the broker itself put there has no marks: the event says its id, or the body must do.
+        let id = marks.id.or_else(|| event::decode(&message.body, &message.meta()).ok().map(|event| event.id));
         let failed_at = marks.failed_at.map(|at| at.as_millisecond());
         let at = known.iter().position(|known| {
-            // A letter that the broker itself put there has no marks; its body must do then.
-            marks.id.as_ref().is_none_or(|id| *id == known.id)
+            id.as_ref().is_none_or(|id| *id == known.id)
                 && failed_at.is_none_or(|at| at == known.failed_at)
                 && marks.replay == known.replay
         })?;
@@ -82,7 +83,9 @@ impl Picked {
 
 /// Returns when the letter's own `expiresAt` is.
 fn expires(letter: &Letter, body: &[u8]) -> Option<Timestamp> {
-    let meta = Meta { message_id: Some(&letter.id) };
+    let headers = letter.headers.as_object().into_iter().flatten().filter(|(name, _)| event::is_attribute(name));
+    let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let meta = Meta { message_id: Some(&letter.id), content_type: letter.content_type.as_deref(), headers };
     event::decode(body, &meta).ok()?.expires_at
 }
 
@@ -93,7 +96,10 @@ fn digest(body: &[u8]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
-    use lapin::BasicProperties;
+    use lapin::{
+        BasicProperties,
+        types::{AMQPValue, FieldTable},
+    };
 
     use super::*;
 
@@ -154,6 +160,31 @@ mod tests {
             assert_eq!(picked.take(&found), expected);
             assert_eq!(picked.take(&found), None, "once only");
         }
+    }
+
+    #[test]
+    fn cloud_events_with_the_same_body_are_told_apart_by_their_headers() {
+        let attributes = |id: &str| {
+            let required = [("specversion", "1.0"), ("id", id), ("source", "s"), ("type", "t"), ("subject", "s")];
+            required.map(|(name, value)| (format!("cloudEvents_{name}"), value.to_owned()))
+        };
+        let unmarked = |id: &str| {
+            let mut headers = FieldTable::default();
+            for (name, value) in attributes(id) {
+                headers.insert(name.into(), AMQPValue::LongString(value.into()));
+            }
+            Message { properties: BasicProperties::default().with_headers(headers), ..message("{}", None) }
+        };
+        let mut picked = picked(&[letter(7, "{}")], None);
+        assert_eq!(picked.take(&unmarked("e2")), None);
+        assert_eq!(picked.take(&unmarked("e1")), Some(7));
+
+        let mut headers: serde_json::Map<_, _> =
+            attributes("e1").map(|(name, value)| (name, serde_json::json!(value))).into_iter().collect();
+        headers.insert("cloudEvents_expirytime".into(), "2026-05-01T09:59:59Z".into());
+        let expired = Letter { headers: headers.into(), ..letter(8, "{}") };
+        let expected: Timestamp = "2026-05-01T09:59:59Z".parse().unwrap();
+        assert_eq!(expires(&expired, b"{}"), Some(expected));
     }
 
     #[test]

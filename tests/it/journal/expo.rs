@@ -12,7 +12,7 @@ fn push(event: &Event, all: &Value) -> Push {
     Push {
         token: all["token"].as_str().unwrap().to_owned(),
         data: payload::pushed_data(event, &text),
-        collapse_id: payload::collapse_id(&event.id),
+        collapse_id: payload::collapse_id(event),
         ttl_seconds: all["push"]["ttl"].as_u64().unwrap(),
         title: text.title,
         body: text.body,
