@@ -22,6 +22,10 @@ const ROUTING_KEY: &str = "herald-routing-key";
 const REPLAY: &str = "herald-replay";
 const IGNORE_EXPIRY: &str = "herald-ignore-expiry";
 
+/// Every header of herald's own.
+pub const HEADERS: [&str; 12] =
+    [ID, ATTEMPT, FIRST_SEEN, REASON, ERROR, ROUTE, FAILED_AT, QUEUE, EXCHANGE, ROUTING_KEY, REPLAY, IGNORE_EXPIRY];
+
 /// Highest count believed; more is somebody's mistake.
 const MAX_COUNT: i64 = 1_000_000;
 
@@ -335,8 +339,7 @@ mod tests {
         #[test]
         fn no_header_value_breaks_reading(bytes in prop::collection::vec(any::<u8>(), 0..40), number in any::<i64>()) {
             for value in [AMQPValue::LongString(bytes.clone().into()), AMQPValue::LongLongInt(number)] {
-                let names = [ID, ATTEMPT, FIRST_SEEN, REASON, ERROR, ROUTE, FAILED_AT, QUEUE, EXCHANGE, ROUTING_KEY, REPLAY];
-                let fields: Vec<_> = names.iter().map(|name| (*name, value.clone())).collect();
+                let fields: Vec<_> = HEADERS.iter().map(|name| (*name, value.clone())).collect();
                 let mut message = message(&fields);
                 let read = Marks::read(&message);
                 read.write(&mut message);

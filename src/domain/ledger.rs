@@ -25,6 +25,8 @@ pub enum Via {
 }
 
 impl Via {
+    pub const ALL: [Via; 3] = [Via::Realtime, Via::Push, Via::Both];
+
     /// Returns the name as it stands in the ledger, headers and metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -78,6 +80,16 @@ pub enum SkipReason {
 }
 
 impl SkipReason {
+    pub const ALL: [SkipReason; 7] = [
+        SkipReason::Expired,
+        SkipReason::NoRecipient,
+        SkipReason::NoUser,
+        SkipReason::NoToken,
+        SkipReason::InvalidToken,
+        SkipReason::Excluded,
+        SkipReason::OptedOut,
+    ];
+
     /// Returns the reason as it stands in the ledger and in metric labels.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -123,6 +123,9 @@ pub enum HoldCause {
 }
 
 impl HoldCause {
+    pub const ALL: [HoldCause; 5] =
+        [HoldCause::Throttled, HoldCause::Unauthorised, HoldCause::Breaker, HoldCause::Operator, HoldCause::Backlog];
+
     /// Returns the cause as it stands in headers, the ledger and metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
