@@ -14,6 +14,8 @@ pub mod ledger;
 pub mod receipt;
 pub mod wave;
 pub mod standing;
+pub mod steering;
+pub mod action;
 
 mod duration;
 mod nearest;

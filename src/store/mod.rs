@@ -11,6 +11,8 @@ mod ledger;
 mod letters;
 mod tickets;
 mod retention;
+mod steering;
+mod actions;
 pub mod users;
 
 mod row;
@@ -26,9 +28,11 @@ use crate::{
     provider::coalescer::{Coalescer, Limits, Lost},
 };
 
+pub use actions::{ACTIONS_AT_ONCE, NewAction};
 pub use error::StoreError;
 pub use letters::{LETTERS_AT_ONCE, LetterGroup};
-pub use retention::Forgotten;
+pub use retention::{Forgotten, Kept};
+pub use steering::{Living, Steered, Told};
 pub use tickets::{DueTicket, TicketReceipt};
 
 use database::Database;

@@ -11,6 +11,8 @@ use super::{Store, StoreError, database::Statement};
 
 /// Rows deleted in one transaction, so that claims never wait for long.
 const PRUNE_BATCH: usize = 1000;
+/// How long what operators did is kept: longer than anybody asks for it.
+const ACTIONS_KEPT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A row stays as long as its dead letter lies in the queue (a replay must know which targets accepted) and while somebody
 /// is at it. The first text of SQLite takes from the counter what the second deletes.
@@ -71,6 +73,18 @@ const PRUNE_LETTERS: Statement = Statement {
         RETURNING 1::bigint",
 };
 
+const PRUNE_ACTIONS: Statement = Statement {
+    name: "prune_actions",
+    writes: true,
+    sqlite: &["DELETE FROM actions WHERE number IN (
+            SELECT number FROM actions WHERE at < (SELECT ms FROM clock) - $1->>'keep' ORDER BY at LIMIT $1->>'limit')
+        RETURNING 1"],
+    postgres: "DELETE FROM actions WHERE number IN (
+            SELECT number FROM actions WHERE at < (SELECT ms FROM clock) - ($1::json->>'keep')::bigint
+            ORDER BY at LIMIT ($1::json->>'limit')::bigint FOR UPDATE SKIP LOCKED)
+        RETURNING 1::bigint",
+};
+
 /// A start that was silent for a day owns nothing that its absence would not free as well.
 const PRUNE_WORKERS: Statement = Statement {
     name: "prune_workers",
@@ -101,6 +115,31 @@ const FORGET: Statement = Statement {
     SELECT * FROM events_gone UNION ALL SELECT * FROM tickets_gone UNION ALL SELECT * FROM letters_gone",
 };
 
+const KEPT: Statement = Statement {
+    name: "kept",
+    writes: false,
+    sqlite: &["SELECT (SELECT count(*) FROM events WHERE partner_id = $1->>'user') AS events,
+        (SELECT count(*) FROM events WHERE partner_id = $1->>'user' AND state = 'waiting') AS waiting,
+        (SELECT count(*) FROM tickets WHERE user_id = $1->>'user') AS tickets,
+        (SELECT count(*) FROM dead_letters WHERE partner_id = $1->>'user') AS letters"],
+    postgres: "SELECT (SELECT count(*) FROM events WHERE partner_id = $1::json->>'user') AS events,
+        (SELECT count(*) FROM events WHERE partner_id = $1::json->>'user' AND state = 'waiting') AS waiting,
+        (SELECT count(*) FROM tickets WHERE user_id = $1::json->>'user') AS tickets,
+        (SELECT count(*) FROM dead_letters WHERE partner_id = $1::json->>'user') AS letters",
+};
+
+/// How much is kept about a user.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, sqlx::FromRow)]
+pub struct Kept {
+    /// Rows of the ledger.
+    pub events: i64,
+    /// Those of them whose event is still in a queue.
+    pub waiting: i64,
+    pub tickets: i64,
+    /// Dead letters in the index, also those that have left the queue.
+    pub letters: i64,
+}
+
 /// How much was kept about a user, and is no longer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Forgotten {
@@ -112,12 +151,17 @@ pub struct Forgotten {
 }
 
 impl Store {
-    /// Deletes what ended longer ago than `retention` (ledger, tickets) and `dead_retention` (index), in small batches, by
-    /// the database's clock; returns rows deleted. A row whose dead letter is still in the index stays with it.
+    /// Deletes what ended longer ago than `retention` (ledger, tickets) and `dead_retention` (index), and what operators did a
+    /// year ago, in small batches, by the database's clock; returns rows deleted. A row whose dead letter is still in the index stays with it.
     pub async fn prune(&self, retention: Duration, dead_retention: Duration) -> Result<u64, StoreError> {
         let mut deleted = 0;
         // Letters first: they keep rows of the ledger.
-        let steps = [(&PRUNE_LETTERS, dead_retention), (&PRUNE_EVENTS, retention), (&PRUNE_TICKETS, retention)];
+        let steps = [
+            (&PRUNE_LETTERS, dead_retention),
+            (&PRUNE_EVENTS, retention),
+            (&PRUNE_TICKETS, retention),
+            (&PRUNE_ACTIONS, ACTIONS_KEPT),
+        ];
         for (statement, keep) in steps {
             let keep = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX / 2);
             let parameter = json!({ "keep": keep, "limit": PRUNE_BATCH, "shard": self.worker.shard });
@@ -131,6 +175,12 @@ impl Store {
         }
         self.db.call::<()>(&PRUNE_WORKERS, &json!({})).await?;
         Ok(deleted)
+    }
+
+    /// Counts what is kept about a user.
+    pub async fn kept(&self, user: &str) -> Result<Kept, StoreError> {
+        let rows: Vec<Kept> = self.db.call(&KEPT, &json!({ "user": user })).await?;
+        Ok(rows.into_iter().next().unwrap_or_default())
     }
 
     /// Deletes everything kept about a user, waiting rows included. An event for them that is still in a queue will be seen

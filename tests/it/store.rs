@@ -4,6 +4,7 @@ mod claims;
 mod ledger;
 mod letters;
 mod retention;
+mod steering;
 mod users;
 mod failures;
 mod tls;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use herald::{
     domain::ledger::{Entry, State},
-    store::{Find, Forgotten, LetterFilter, Record},
+    store::{Find, Forgotten, Kept, LetterFilter, Record},
 };
 
 use super::{claim, dead, entry, granted, letter, on_both, record, ticket};
@@ -78,7 +78,11 @@ async fn a_user_is_forgotten_everywhere_and_nobody_else_is() {
             full.letter.as_mut().unwrap().partner_id = Some(user.to_owned());
             store.record(full).await.unwrap();
         }
-        assert_eq!(store.forget("u1").await.unwrap(), Forgotten { events: 2, tickets: 2, letters: 2 });
+        let waiting = Entry { state: State::Waiting, partner_id: Some("u1".to_owned()), ..entry("i4") };
+        store.record(record(waiting)).await.unwrap();
+        assert_eq!(store.kept("u1").await.unwrap(), Kept { events: 3, waiting: 1, tickets: 2, letters: 2 });
+        assert_eq!(store.kept("nobody").await.unwrap(), Kept::default());
+        assert_eq!(store.forget("u1").await.unwrap(), Forgotten { events: 3, tickets: 2, letters: 2 });
         assert_eq!(store.forget("u1").await.unwrap(), Forgotten::default());
         let books = store.books().await.unwrap();
         assert_eq!((books.received, books.closed()), (1, true));
