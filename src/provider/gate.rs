@@ -114,12 +114,12 @@ impl Gate {
 
     /// Shuts the gate until [`Gate::release`]: an operator's hold.
     pub fn hold(&self) {
-        self.update(|state| state.policy.set_operator(true), || "held by an operator".to_owned());
+        self.update(|state, _| state.policy.hold(), || "held by an operator".to_owned());
     }
 
-    /// Ends an operator's hold; another reason to be shut stays.
+    /// Ends an operator's hold; another reason to be shut stays, but a probe may go at once.
     pub fn release(&self) {
-        self.update(|state| state.policy.set_operator(false), || "shut before the operator's hold".to_owned());
+        self.update(|state, now| state.policy.release(now), || "shut before the operator's hold".to_owned());
     }
 
     /// Makes one request through the gate, waiting in hand for short throttles. `request` fails only as a whole, with a
@@ -189,13 +189,13 @@ impl Gate {
     }
 
     /// Changes the state, and when that shuts or opens the gate, keeps why, logs it and wakes who waits.
-    fn update<T>(&self, change: impl FnOnce(&mut State) -> T, why: impl FnOnce() -> String) -> T {
+    fn update<T>(&self, change: impl FnOnce(&mut State, Instant) -> T, why: impl FnOnce() -> String) -> T {
         let now = Instant::now();
         let mut state = self.lock();
         // A waiter's timer hangs on when the shut period ends, so a new end is a change too.
         let look = |policy: &Policy| (policy.cause(), policy.admission(now), policy.next_change(now));
         let before = look(&state.policy);
-        let result = change(&mut state);
+        let result = change(&mut state, now);
         let after = look(&state.policy);
         if before.0 != after.0 {
             state.since = Timestamp::now();
@@ -248,12 +248,12 @@ struct Pass<'a> {
 impl Pass<'_> {
     fn report(mut self, verdict: Verdict<'_>) -> Next {
         let Some(ticket) = self.ticket.take() else { return Next::Answer };
-        let (now, dice) = (Instant::now(), rand::random::<f64>());
+        let dice = rand::random::<f64>();
         let why = || match verdict {
             Verdict::Works => String::new(),
             Verdict::Failed(failure) | Verdict::Refused(failure) => failure.to_string(),
         };
-        self.gate.update(|state| state.policy.report(now, dice, ticket, verdict), why)
+        self.gate.update(|state, now| state.policy.report(now, dice, ticket, verdict), why)
     }
 }
 

@@ -123,8 +123,18 @@ impl Policy {
         self.shut.filter(|shut| !self.operator && !shut.probe_out && shut.until > now).map(|shut| shut.until)
     }
 
-    pub(super) fn set_operator(&mut self, held: bool) {
-        self.operator = held;
+    /// An operator holds the provider until [`Policy::release`].
+    pub(super) fn hold(&mut self) {
+        self.operator = true;
+    }
+
+    /// An operator lets it go: another reason to be shut stays, but is looked into at once. A pause that the provider asked for
+    /// is kept.
+    pub(super) fn release(&mut self, now: Instant) {
+        self.operator = false;
+        if let Some(shut) = self.shut.as_mut().filter(|shut| shut.cause != HoldCause::Throttled) {
+            shut.until = now;
+        }
     }
 
     /// Lets a request in, as the one probe of a half-open gate if need be.

@@ -232,14 +232,32 @@ fn one_item_refused_for_credentials_shuts_once_but_not_again_after_proof() {
 #[test]
 fn an_operators_hold_lies_over_everything_and_forgets_nothing() {
     let mut script = Script::new();
-    script.policy.set_operator(true);
+    script.policy.hold();
     assert_eq!(script.enter(), Entry::Shut(HoldCause::Operator));
     assert_eq!(script.policy.next_change(script.now), None);
-    script.policy.set_operator(false);
+    script.policy.release(script.now);
     assert_eq!(script.admission(), Admission::Open);
     script.fails(FailureKind::Unauthorised);
-    script.policy.set_operator(true);
+    script.policy.hold();
     assert_eq!(script.policy.cause(), Some(HoldCause::Operator));
-    script.policy.set_operator(false);
+    script.policy.release(script.now);
     assert_eq!(script.policy.cause(), Some(HoldCause::Unauthorised));
+}
+
+#[test]
+fn a_release_lets_a_shut_gate_be_probed_at_once_but_keeps_the_pause_a_provider_asked_for() {
+    let mut script = Script::new();
+    script.fails(FailureKind::Unauthorised);
+    assert_eq!(script.admission(), Admission::Shut(HoldCause::Unauthorised));
+    script.policy.release(script.now);
+    assert_eq!(script.admission(), Admission::Probe);
+    // One probe, and if it fails the wait is as long as it would have been.
+    script.fails(FailureKind::Unauthorised);
+    assert_eq!(script.after(30_000).admission(), Admission::Shut(HoldCause::Unauthorised));
+    script.policy.release(script.now);
+    script.works();
+    assert_eq!(script.admission(), Admission::Open);
+    script.throttled(Some(100));
+    script.policy.release(script.now);
+    assert_eq!(script.admission(), Admission::Shut(HoldCause::Throttled));
 }
