@@ -24,6 +24,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 const LONGEST_TTL: Duration = Duration::from_secs(49 * 86_400);
 const LONGEST: Duration = Duration::from_secs(3_650 * 86_400);
 const MILLI: Duration = Duration::from_millis(1);
+/// The longest filter of log lines, in bytes.
+const MAX_FILTER: usize = 1024;
 
 /// Reads every key.
 pub(super) fn build(sources: &Sources, problems: &mut Vec<Problem>) -> Config {
@@ -251,12 +253,17 @@ fn path(raw: &Raw) -> Result<PathBuf, String> {
 }
 
 fn level(raw: &Raw) -> Result<String, String> {
-    let level = raw.text()?;
-    let filter = tracing_subscriber::EnvFilter::builder().parse(&level);
+    raw.text().and_then(|level| log_filter(&level))
+}
+
+/// Returns `level` if it is a level or a filter of levels; the error says what would be right.
+pub fn log_filter(level: &str) -> Result<String, String> {
+    let filter = tracing_subscriber::EnvFilter::builder().parse(level);
     let problem = "must be error, warn, info, debug, trace, or a filter such as \"info,herald::worker=debug\"";
     // A bare word that is no level would be taken for the name of a crate, and switch everything off.
     let word = !level.contains(['=', ',']) && level.parse::<tracing::level_filters::LevelFilter>().is_err();
-    if filter.is_err() || word || level.is_empty() { Err(problem.to_owned()) } else { Ok(level) }
+    let wrong = filter.is_err() || word || level.is_empty() || level.len() > MAX_FILTER;
+    if wrong { Err(problem.to_owned()) } else { Ok(level.to_owned()) }
 }
 
 fn one_of<T: Copy>(raw: &Raw, choices: &[(&str, T)]) -> Result<T, String> {

@@ -17,6 +17,7 @@ use std::{
 use secrecy::SecretString;
 use url::Url;
 
+pub use build::log_filter;
 pub use problem::{Problem, Problems};
 pub use sources::Inputs;
 
