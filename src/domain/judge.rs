@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{
     ledger::{ABLY_TARGET, DeadReason, SkipReason, TargetKey, TargetRecord, Via},
-    outcome::{FailureKind, HoldCause, Outcome, Provider},
+    outcome::{Failure, FailureKind, HoldCause, Outcome, Provider},
     retry::{NoDelay, next_delay},
 };
 
@@ -153,8 +153,12 @@ pub fn judge(
     }
 }
 
-/// Judges an event about which too little is known to decide a route.
-pub fn ask_again(why: &str, attempts: u32, life: Life, policy: &Policy) -> Disposition {
+/// Judges an event about which too little is known to decide a route; `unknown` is why presence is. When that is because an
+/// operator holds Ably, the event waits for Ably like those that are to be published.
+pub fn ask_again(why: &str, unknown: Option<&Failure>, attempts: u32, life: Life, policy: &Policy) -> Disposition {
+    if unknown.is_some_and(|failure| failure.code == HoldCause::Operator.not_asked()) {
+        return Disposition::Hold { provider: Provider::Ably, cause: HoldCause::Operator };
+    }
     again(&BTreeMap::new(), why.to_owned(), attempts + 1, Duration::ZERO, life, policy)
 }
 
@@ -253,7 +257,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::outcome::Failure;
 
     const A: &str = ABLY_TARGET;
     const X: &str = "expo:x";
@@ -365,6 +368,18 @@ mod tests {
             proptest::sample::select(kinds.to_vec()).prop_map(failed),
             Just(Outcome::Held(HoldCause::Breaker)),
         ]
+    }
+
+    #[test]
+    fn what_cannot_be_decided_is_retried_but_waits_without_an_attempt_while_an_operator_holds_ably() {
+        let unknown = |cause: HoldCause| Failure::new(FailureKind::Transient, cause.not_asked(), "");
+        let hold = Disposition::Hold { provider: Provider::Ably, cause: HoldCause::Operator };
+        let asked = |failure: Option<Failure>| ask_again("why", failure.as_ref(), 0, life(3600), &policy());
+        assert_eq!(asked(Some(unknown(HoldCause::Operator))), hold);
+        let timeout = Failure::new(FailureKind::Transient, "timeout", "");
+        for failure in [None, Some(unknown(HoldCause::Breaker)), Some(timeout)] {
+            assert!(matches!(asked(failure.clone()), Disposition::Retry { attempts: 1, .. }), "{failure:?}");
+        }
     }
 
     proptest! {

@@ -136,6 +136,11 @@ impl HoldCause {
             HoldCause::Backlog => "backlog",
         }
     }
+
+    /// Returns the code of a failure to ask a provider for something because of this.
+    pub fn not_asked(self) -> String {
+        format!("held_{}", self.as_str())
+    }
 }
 
 /// Why a provider call returned without acceptance: it failed, or it was not made at all.

@@ -30,7 +30,7 @@ const fn metric(name: &'static str, kind: Kind, unit: Unit, help: &'static str) 
 }
 
 /// The table. The help texts name the labels.
-const METRICS: [Metric; 31] = [
+const METRICS: [Metric; 33] = [
     metric("herald_received_total", Kind::Counter, Unit::Count, "Deliveries taken from the event and hold queues"),
     metric("herald_settled_total", Kind::Counter, Unit::Count, "Deliveries settled, by disposition and reason"),
     metric(
@@ -114,6 +114,13 @@ const METRICS: [Metric; 31] = [
     metric("herald_broker_connected", Kind::Gauge, Unit::Count, "1 while the connections to the broker stand"),
     metric("herald_ready", Kind::Gauge, Unit::Count, "1 while a consumer is registered"),
     metric("herald_provider_open", Kind::Gauge, Unit::Count, "1 while requests go out to a provider, by provider"),
+    metric(
+        "herald_provider_held",
+        Kind::Gauge,
+        Unit::Count,
+        "1 while a provider gets no requests, by provider and by whom or what (operator, breaker, unauthorised, throttled)",
+    ),
+    metric("herald_paused", Kind::Gauge, Unit::Count, "1 while an operator has paused the intake"),
     metric("herald_provider_waiting", Kind::Gauge, Unit::Count, "Events in hand that wait for a provider, by provider"),
     metric(
         "herald_books",

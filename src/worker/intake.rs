@@ -1,7 +1,7 @@
 //! The first stop: from the broker into the lanes; and the loops that keep it going.
 //!
-//! Called by `run`. Owns the consumers: one for the events queue, and one per hold queue while its provider takes requests.
-//! Prefetch is the only backpressure. Never starts an event while a database is away, and never gives up on the broker.
+//! Called by `run`. Owns the consumer of the events queue; `drain` has those of the hold queues. Prefetch is the only
+//! backpressure. Never starts an event while a database is away or an operator has paused it, and never gives up on the broker.
 
 use std::{
     collections::HashSet,
@@ -11,23 +11,17 @@ use std::{
 };
 
 use futures::FutureExt;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::Instant;
 
 use super::{Received, Worker, clock, lanes::Entered, trouble::Relapses};
 use crate::{
     broker::{Broker, BrokerError, Consumer, Delivery, marks::Marks},
-    domain::{
-        event::{Malformed, decode},
-        outcome::Provider,
-    },
-    provider::gate::{Admission, Gate},
+    domain::event::{Malformed, decode},
     store::StoreError,
 };
 
 /// Longest wait in a lane before the event goes back to a queue: nothing stays in hand over five minutes.
 const MAX_WAIT: Duration = Duration::from_secs(240);
-/// Pause between two probes of a held provider, and between two looks at a crowded one.
-const HOLD_PAUSE: Duration = Duration::from_secs(1);
 
 /// First and longest pause before a database is asked again.
 const PROBE_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -36,6 +30,8 @@ const PROBE_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration
 enum Why {
     Stopped,
     DatabaseAway(String),
+    /// An operator paused the intake.
+    Paused,
     Reopen,
     ChannelEnded,
 }
@@ -46,14 +42,22 @@ impl<B: Broker> Worker<B> {
         let queue = self.topology.events();
         let mut relapses = Relapses::default();
         while !self.state.stop.is_cancelled() {
+            let changed = self.state.intake.changed();
+            if let Some(why) = self.state.intake.stopped() {
+                self.readiness.not_ready(&why);
+                self.stay_stopped(changed).await;
+                continue;
+            }
             self.readiness.not_ready("no consumer is registered yet");
+            // Before the consumer: what is not begun because of a pause goes back with its channel, however short the pause.
+            let paused = self.state.intake.stopped_since();
             let mut consumer = tokio::select! {
                 () = self.state.stop.cancelled() => break,
                 consumer = self.broker.consume(&queue, self.settings.prefetch) => consumer?,
             };
             tracing::info!(queue, prefetch = self.settings.prefetch, "taking events in");
             self.readiness.ready();
-            match self.take_in(&mut consumer).await {
+            match self.take_in(&mut consumer, paused).await {
                 Why::Stopped => {
                     self.readiness.not_ready("shutting down");
                     self.finish().await;
@@ -65,6 +69,14 @@ impl<B: Broker> Worker<B> {
                     self.pause(relapses.pause(Instant::now())).await;
                     self.wait_for_databases().await;
                     relapses.over(Instant::now());
+                }
+                Why::Paused => {
+                    self.readiness.not_ready(&self.state.intake.stopped().unwrap_or_else(|| "paused".to_owned()));
+                    tokio::select! {
+                        () = self.state.stop.cancelled() => self.finish().await,
+                        () = self.settled_or_grace() => {}
+                    }
+                    consumer.close().await;
                 }
                 Why::Reopen => {
                     self.readiness.not_ready("the broker takes no copies");
@@ -79,13 +91,15 @@ impl<B: Broker> Worker<B> {
         Ok(())
     }
 
-    async fn take_in(self: &Arc<Self>, consumer: &mut Consumer) -> Why {
+    async fn take_in(self: &Arc<Self>, consumer: &mut Consumer, paused: impl Future<Output = ()>) -> Why {
+        let mut paused = std::pin::pin!(paused);
         let mut reopen = self.state.reopen.subscribe();
         loop {
             tokio::select! {
                 biased;
                 () = self.state.stop.cancelled() => return Why::Stopped,
                 what = self.state.trouble.raised() => return Why::DatabaseAway(what),
+                () = &mut paused => return Why::Paused,
                 _ = reopen.changed() => return Why::Reopen,
                 delivery = consumer.next() => match delivery {
                     Some(delivery) => self.enter(Received::read(delivery)),
@@ -95,8 +109,18 @@ impl<B: Broker> Worker<B> {
         }
     }
 
+    /// Waits until operators have `changed` whether the intake runs. A database that is away meanwhile is waited for here, too:
+    /// nobody else would find it back.
+    async fn stay_stopped(&self, changed: impl Future<Output = ()>) {
+        tokio::select! {
+            () = self.state.stop.cancelled() => {}
+            () = changed => {}
+            _ = self.state.trouble.raised() => self.wait_for_databases().await,
+        }
+    }
+
     /// Puts an event into its session's lane.
-    fn enter(self: &Arc<Self>, received: Received) {
+    pub(super) fn enter(self: &Arc<Self>, received: Received) {
         metrics::counter!("herald_received_total").increment(1);
         // What cannot be read has no session and waits for nobody.
         let session = match &received.event {
@@ -191,81 +215,8 @@ impl<B: Broker> Worker<B> {
         self.state.unsettled.lock().expect("no panic while the lock is held")
     }
 
-    /// Brings held events back while `provider` takes requests.
-    pub(super) async fn drain_hold(self: Arc<Self>, provider: Provider) {
-        let gate = match provider {
-            Provider::Ably => self.ably.gate().clone(),
-            Provider::Expo => self.expo.gate().clone(),
-        };
-        while !self.state.stop.is_cancelled() {
-            tokio::select! {
-                () = self.state.stop.cancelled() => return,
-                () = self.state.trouble.cleared() => {}
-            }
-            let changed = gate.changed();
-            match gate.admission() {
-                Admission::Shut(_) => tokio::select! {
-                    () = self.state.stop.cancelled() => {}
-                    () = changed => {}
-                },
-                admitted @ Admission::Probe => {
-                    self.drain_held(provider, &gate, admitted, 1).await;
-                    self.pause(HOLD_PAUSE).await;
-                }
-                Admission::Open if self.crowded(provider) => self.pause(HOLD_PAUSE).await,
-                admitted @ Admission::Open => {
-                    self.drain_held(provider, &gate, admitted, (self.settings.prefetch / 8).max(1)).await;
-                }
-            }
-        }
-    }
-
-    /// Consumes a hold queue for as long as its provider's gate stays as it was when it `admitted` requests.
-    async fn drain_held(self: &Arc<Self>, provider: Provider, gate: &Gate, admitted: Admission, prefetch: u16) {
-        let queue = self.topology.hold(provider);
-        let mut raised = std::pin::pin!(self.state.trouble.raised_since());
-        let mut reopen = self.state.reopen.subscribe();
-        let consumer = tokio::select! {
-            () = self.state.stop.cancelled() => return,
-            consumer = self.broker.consume(&queue, prefetch) => consumer,
-        };
-        let Ok(mut consumer) = consumer else { return self.pause(HOLD_PAUSE).await };
-        loop {
-            let changed = gate.changed();
-            if gate.admission() != admitted || self.crowded(provider) {
-                break;
-            }
-            tokio::select! {
-                biased;
-                () = self.state.stop.cancelled() => break,
-                () = &mut raised => break,
-                _ = reopen.changed() => break,
-                () = changed => {}
-                delivery = consumer.next() => match delivery {
-                    Some(delivery) => {
-                        let mut received = Received::read(delivery);
-                        let (in_hand, settled) = oneshot::channel();
-                        received.in_hand = Some(in_hand);
-                        self.enter(received);
-                        if admitted == Admission::Probe {
-                            // One event at a time, to its end: the sender is dropped with the event.
-                            let _ = settled.await;
-                            break;
-                        }
-                    }
-                    None => return,
-                },
-            }
-        }
-        if self.state.stop.is_cancelled() {
-            // What is in hand is acknowledged on this channel.
-            self.settled_or_grace().await;
-        }
-        consumer.close().await;
-    }
-
     /// Waits until no event is in hand, at most the grace period.
-    async fn settled_or_grace(&self) {
+    pub(super) async fn settled_or_grace(&self) {
         let settled = async {
             while !self.state.lanes.is_empty() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -274,7 +225,7 @@ impl<B: Broker> Worker<B> {
         let _ = tokio::time::timeout(self.settings.grace, settled).await;
     }
 
-    async fn pause(&self, pause: Duration) {
+    pub(super) async fn pause(&self, pause: Duration) {
         tokio::select! {
             () = self.state.stop.cancelled() => {}
             () = tokio::time::sleep(pause) => {}
@@ -283,7 +234,7 @@ impl<B: Broker> Worker<B> {
 }
 
 impl Received {
-    fn read(delivery: Delivery) -> Received {
+    pub(super) fn read(delivery: Delivery) -> Received {
         let message = &delivery.message;
         let read = || (Marks::read(message), decode(&message.body, &message.meta()));
         // Outside every lane: a panic here would end the intake, at this message again and again.

@@ -6,6 +6,7 @@
 
 mod clock;
 mod intake;
+mod drain;
 mod lanes;
 mod process;
 mod gather;
@@ -17,6 +18,7 @@ mod copies;
 mod letters;
 mod trouble;
 mod pulse;
+mod steering;
 mod upkeep;
 mod run;
 
@@ -87,6 +89,8 @@ struct State {
     /// Read while an event is handled; written while an event that workers died over is handled alone.
     alone: RwLock<()>,
     trouble: trouble::Trouble,
+    /// Whether operators let events be taken in.
+    intake: steering::Switch,
     /// A delivery could be neither settled nor copied: every consumer's channel must be made anew, whichever it came by.
     reopen: tokio::sync::watch::Sender<()>,
     /// Why the worker cannot go on: somebody must change something first.

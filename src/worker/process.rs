@@ -24,7 +24,8 @@ const ALONE_PAUSE: Duration = Duration::from_secs(1);
 impl<B: Broker> Worker<B> {
     /// Handles one delivery. A panic is caught, counted and leads to a retry, so that it never stops the lane.
     pub(super) async fn handle(&self, received: Received) {
-        if !received.delivery.receipt.usable() || self.state.stop.is_cancelled() {
+        let stopped = self.state.stop.is_cancelled() || self.state.intake.stopped().is_some();
+        if !received.delivery.receipt.usable() || stopped {
             // It goes back to the broker with its channel, in its place.
             return;
         }
@@ -113,11 +114,12 @@ impl<B: Broker> Worker<B> {
                     return self.settle(received, *entry, Vec::new(), Disposition::Skip { reason, detail: rule }).await;
                 }
                 Decision::AskAgain { rule } => {
-                    let why = match &known.presence {
-                        Presence::Unknown(failure) => format!("{rule}: {failure}"),
-                        Presence::NotAsked | Presence::Present { .. } | Presence::Absent => rule,
+                    let (why, unknown) = match &known.presence {
+                        Presence::Unknown(failure) => (format!("{rule}: {failure}"), Some(failure)),
+                        Presence::NotAsked | Presence::Present { .. } | Presence::Absent => (rule, None),
                     };
-                    let disposition = judge::ask_again(&why, entry.attempt, self.life(&entry), &self.policy);
+                    let life = self.life(&entry);
+                    let disposition = judge::ask_again(&why, unknown, entry.attempt, life, &self.policy);
                     return self.settle(received, *entry, Vec::new(), disposition).await;
                 }
             }

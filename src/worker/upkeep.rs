@@ -20,6 +20,7 @@ impl<B: Broker> Worker<B> {
         let tracker = &self.state.tracker;
         tracker.spawn(self.clone().every(GAUGES, async |worker| worker.gauge().await));
         tracker.spawn(self.clone().every(PRUNE, async |worker| worker.prune().await));
+        tracker.spawn(self.clone().obey_operators());
         tracker.spawn(self.clone().reconcile_letters());
         tracker.spawn(self.clone().read_receipts());
     }
@@ -66,10 +67,11 @@ impl<B: Broker> Worker<B> {
             let waiting = self.waiting(provider).load(Ordering::Relaxed);
             metrics::gauge!("herald_provider_waiting", "provider" => provider.as_str()).set(waiting as f64);
         }
-        for (gate, provider) in [(self.ably.gate(), Provider::Ably), (self.expo.gate(), Provider::Expo)] {
-            let open = gate.state().shut.is_none();
+        for provider in Provider::ALL {
+            let open = self.gate(provider).state().shut.is_none();
             metrics::gauge!("herald_provider_open", "provider" => provider.as_str()).set(f64::from(u8::from(open)));
         }
+        self.gauge_gates();
         for queue in self.topology.queues().into_iter().map(|queue| queue.name) {
             if let Ok(depth) = self.broker.depth(&queue).await {
                 metrics::gauge!("herald_queue_ready", "queue" => queue).set(depth.ready as f64);

@@ -145,8 +145,7 @@ pub(super) fn known(answer: Result<Presence, Refusal>) -> Answer {
     answer.map_err(|refusal| match refusal {
         Refusal::Failed(failure) => failure,
         Refusal::Held(cause) => {
-            let code = format!("held_{}", cause.as_str());
-            Failure::new(FailureKind::Transient, code, "Ably was not asked: its gate is shut")
+            Failure::new(FailureKind::Transient, cause.not_asked(), "Ably was not asked: its gate is shut")
         }
     })
 }
