@@ -14,6 +14,9 @@ mod status;
 mod explain;
 mod dead;
 mod check;
+mod operator;
+mod steer;
+mod actions;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -75,6 +78,18 @@ enum Command {
     Explain(explain::Args),
     /// Lists, shows, replays, drops and exports dead letters
     Dead(dead::Args),
+    /// Stops taking events in, on all workers; what is in hand is finished, everything else waits in its queue
+    Pause(steer::Args),
+    /// Takes events in again
+    Resume(steer::Args),
+    /// Sends nothing to one provider; its events wait and use no attempt
+    Hold(steer::ProviderArgs),
+    /// Ends a hold; a provider that was shut by failures is tried at once
+    Release(steer::ProviderArgs),
+    /// Sets another log filter on all workers while they run
+    LogLevel(steer::LogArgs),
+    /// Tells what operators did: who, when, what, how many
+    Actions(actions::Args),
     /// Tries everything herald needs, and says for each ok or what to do
     Check(check::Args),
 }
@@ -132,6 +147,12 @@ async fn dispatch(cli: Cli) -> Result<(), Stop> {
         Command::Status(args) => status::run(&sources.load()?, &args).await,
         Command::Explain(args) => explain::run(&sources.load()?, args).await,
         Command::Dead(args) => dead::run(&sources.load()?, args).await,
+        Command::Pause(args) => steer::pause(&sources.load()?, args).await,
+        Command::Resume(args) => steer::resume(&sources.load()?, args).await,
+        Command::Hold(args) => steer::hold(&sources.load()?, args).await,
+        Command::Release(args) => steer::release(&sources.load()?, args).await,
+        Command::LogLevel(args) => steer::log_level(&sources.load()?, args).await,
+        Command::Actions(args) => actions::run(&sources.load()?, &args).await,
         Command::Check(args) => check::run(&sources.inputs(), &args).await,
     }
 }

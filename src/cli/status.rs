@@ -17,7 +17,7 @@ use crate::{
     store::{LetterFilter, Store},
 };
 
-use super::{connect, output, stop::Stop};
+use super::{connect, output, steer, stop::Stop};
 
 const EXAMPLES: &str = "\
 ready    waiting to be taken        unacked  taken and not settled
@@ -56,14 +56,21 @@ pub(super) async fn run(config: &Config, args: &Args) -> Result<(), Stop> {
         Ok(store) => (store.books().await.map_err(Stop::from), oldest_letter(store).await),
         Err(_) => (Err(Stop::silent(1)), None),
     };
+    let steering = match &store {
+        Ok(store) => store.steering().await.ok(),
+        Err(_) => None,
+    };
     let broker = connect::broker(config, Role::Inspect).await;
     let rows = match &broker {
         Ok(broker) => Some(rows(config, broker, letters).await?),
         Err(_) => None,
     };
     if args.json {
-        output::json(&json!({ "queues": rows, "books": books.as_ref().ok() }))?;
+        output::json(&json!({ "steering": steering, "queues": rows, "books": books.as_ref().ok() }))?;
     } else {
+        for line in steering.iter().flat_map(steer::banner) {
+            output::line(&line)?;
+        }
         if let Some(rows) = &rows {
             output::line(&render(rows))?;
         }

@@ -36,6 +36,11 @@ impl Stop {
         Stop { code, message: String::new() }
     }
 
+    /// Returns what there is to say; empty when it was said.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Says why on standard error, and returns the exit code.
     pub(super) fn tell(self) -> ExitCode {
         for line in self.message.lines() {

@@ -117,7 +117,7 @@ pub enum Change {
     Resume,
     Hold(Provider),
     Release(Provider),
-    /// A filter that was found to be valid, for so long.
+    /// A filter that [`steered_filter`](crate::telemetry::steered_filter) let pass, for so long.
     LogLevel(String, Option<Duration>),
     LogReset,
 }

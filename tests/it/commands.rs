@@ -14,12 +14,12 @@ use serde_json::{Value, json};
 use crate::rig::Rig;
 
 /// Runs a command of the rig, with more variables; the sandbox goes on answering meanwhile.
-fn herald(rig: &Rig, args: &[&str], env: &[(&str, &str)]) -> Output {
+pub fn herald(rig: &Rig, args: &[&str], env: &[(&str, &str)]) -> Output {
     tokio::task::block_in_place(|| rig.command(args).envs(env.iter().copied()).output().unwrap())
 }
 
 #[track_caller]
-fn check(output: &Output, code: i32, part: &str) -> String {
+pub fn check(output: &Output, code: i32, part: &str) -> String {
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     let all = format!("{told}{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(code), "{all}");
@@ -151,7 +151,7 @@ async fn check_finds_everything_in_order_and_each_thing_that_is_not() {
 }
 
 /// Puts a dead letter into queue and index, as the worker does.
-async fn bury(rig: &Rig, id: &str, reason: &str, fields: Value) {
+pub async fn bury(rig: &Rig, id: &str, reason: &str, fields: Value) {
     let mut event = json!({ "id": id, "event": "a.b", "sessionId": "s1" });
     event.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     let failed_at = Timestamp::now();

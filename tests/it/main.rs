@@ -27,6 +27,7 @@ mod windows;
 mod bad_input;
 mod panics;
 mod receipts;
+mod steering;
 mod outages;
 mod repeats;
 mod redaction;

@@ -384,6 +384,8 @@ async fn canaries_are_found_only_where_they_may_be() {
         run(&rig, &["run", "--set", &format!("http.tokken={}", canaries.http_token)], &variables).await,
     );
 
+    // An operator may paste anything.
+    let why = format!("ExponentPushToken[{}] at {wrong_amqp}", canaries.token);
     for (place, command) in [
         ("status", &["status"][..]),
         ("status as JSON", &["status", "--json"]),
@@ -394,6 +396,9 @@ async fn canaries_are_found_only_where_they_may_be() {
         ("explain", &["explain", "--session", "absent"]),
         ("explain as JSON", &["explain", "--session", "absent", "--json"]),
         ("explain a user", &["explain", "--user", "user-"]),
+        ("pause", &["pause", "--reason", why.as_str()]),
+        ("actions", &["actions"]),
+        ("actions as JSON", &["actions", "--json"]),
     ] {
         places.insert(place.into(), run(&rig, command, &variables).await);
     }
@@ -429,6 +434,10 @@ async fn canaries_are_found_only_where_they_may_be() {
         ("explain each", &planted),
         ("dead list", &planted),
         ("dead list as JSON", &planted),
+        ("pause", "PAUSED by "),
+        ("actions", "[push token]"),
+        ("actions as JSON", "[push token]"),
+        ("table steering", "[push token]"),
         ("dead show", &planted),
         ("table events", &planted),
         ("table dead_letters", &planted),

@@ -87,7 +87,7 @@ impl Rig {
         let broker = Amqp::start(options);
         broker.ready(Duration::from_secs(20)).await.expect("RabbitMQ");
         let store_url = with_schema(&ledger);
-        let store = Store::open(&store_url, "test").await.expect("ledger");
+        let store = Store::connect(&store_url).await.expect("ledger");
         let users_url = with_schema(&app);
         let folder = tempfile::tempdir().expect("folder");
         let workers = Vec::new();
@@ -202,18 +202,9 @@ impl Rig {
         self.start_as("rig", variables).await
     }
 
-    /// Starts a worker with a name of its own, as one of several.
+    /// Starts a worker with a name of its own, as one of several, and waits until it takes events in.
     pub async fn start_as(&mut self, instance: &str, variables: &[(&str, &str)]) -> usize {
-        let number = self.workers.len();
-        let log = self.folder.path().join(format!("worker-{number}.log"));
-        let port = free_port();
-        let http = format!("http://127.0.0.1:{port}");
-        let mut command = self.command(&["run", "--set", &format!("instance={instance}")]);
-        command.env("HERALD_HTTP__LISTEN", format!("127.0.0.1:{port}")).envs(variables.iter().copied());
-        let file = std::fs::File::create(&log).expect("log");
-        command.stderr(Stdio::from(file)).stdout(Stdio::null());
-        let child = command.spawn().expect("herald");
-        self.workers.push(Worker { child, log, http });
+        let number = self.spawn_as(instance, variables);
         let worker = &mut self.workers[number];
         let (url, log) = (format!("{}/readyz", worker.http), worker.log.clone());
         eventually("the worker is ready", async || {
@@ -224,6 +215,21 @@ impl Rig {
             answer.status().is_success().then_some(())
         })
         .await;
+        number
+    }
+
+    /// Starts a worker that may have a reason to take nothing in.
+    pub fn spawn_as(&mut self, instance: &str, variables: &[(&str, &str)]) -> usize {
+        let number = self.workers.len();
+        let log = self.folder.path().join(format!("worker-{number}.log"));
+        let port = free_port();
+        let http = format!("http://127.0.0.1:{port}");
+        let mut command = self.command(&["run", "--set", &format!("instance={instance}")]);
+        command.env("HERALD_HTTP__LISTEN", format!("127.0.0.1:{port}")).envs(variables.iter().copied());
+        let file = std::fs::File::create(&log).expect("log");
+        command.stderr(Stdio::from(file)).stdout(Stdio::null());
+        let child = command.spawn().expect("herald");
+        self.workers.push(Worker { child, log, http });
         number
     }
 

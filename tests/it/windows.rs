@@ -27,11 +27,11 @@ fn fault(endpoint: Endpoint, action: Action) -> Fault {
 }
 
 /// Holds every request to `endpoint` until released.
-fn hold(rig: &Rig, endpoint: Endpoint, phase: Phase) {
+pub fn hold(rig: &Rig, endpoint: Endpoint, phase: Phase) {
     assert!(rig.sandbox.control().add_fault(Fault { phase, ..fault(endpoint, Action::Hold) }));
 }
 
-async fn until_held(rig: &Rig) -> Vec<Waiting> {
+pub async fn until_held(rig: &Rig) -> Vec<Waiting> {
     eventually("a request is held", async || Some(rig.sandbox.control().held()).filter(|held| !held.is_empty())).await
 }
 
@@ -41,7 +41,7 @@ async fn until_dropped(rig: &Rig) {
 }
 
 /// Returns a URL that leads to the same server through a relay of its own.
-async fn relayed(url: &str, default_port: u16) -> (String, Relay) {
+pub async fn relayed(url: &str, default_port: u16) -> (String, Relay) {
     let mut url = url::Url::parse(url).expect("URL");
     let relay = Relay::start(format!("{}:{}", url.host_str().expect("host"), url.port().unwrap_or(default_port))).await;
     url.set_host(Some("127.0.0.1")).expect("host");

@@ -13,8 +13,9 @@ use crate::{
         marks::{self, Marks},
         sweep::{Swept, Verdict, sweep_and},
     },
-    cli::{connect, output, stop::Stop},
+    cli::{connect, operator, output, stop::Stop},
     config::Config,
+    domain::action::Deed,
     store::{LetterFilter, Store},
 };
 
@@ -45,7 +46,9 @@ pub(super) async fn replay(
         Verdict::Replace(to, replayed)
     };
     let wanted = picked.count();
+    let action = operator::begin(&store, Deed::Replay, operator::letters(filter)).await?;
     let swept = walk(config, &broker, &store, picked, rate, "replayed", replace).await;
+    action.end(swept.as_ref().map(|swept| (swept.replaced, "replayed"))).await;
     broker.close().await;
     report("replayed", wanted, swept?.replaced)
 }
@@ -58,7 +61,9 @@ pub(super) async fn drop(config: &Config, filter: &LetterFilter, act: &Act) -> R
     }
     let broker = connect::broker(config, Role::Command).await?;
     let wanted = picked.count();
+    let action = operator::begin(&store, Deed::Drop, operator::letters(filter)).await?;
     let swept = walk(config, &broker, &store, picked, None, "dropped", |_| Verdict::Drop).await;
+    action.end(swept.as_ref().map(|swept| (swept.dropped, "dropped"))).await;
     broker.close().await;
     report("dropped", wanted, swept?.dropped)
 }
