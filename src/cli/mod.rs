@@ -17,6 +17,7 @@ mod check;
 mod operator;
 mod steer;
 mod actions;
+mod users;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -90,6 +91,8 @@ enum Command {
     LogLevel(steer::LogArgs),
     /// Tells what operators did: who, when, what, how many
     Actions(actions::Args),
+    /// Tries a push to one user, or forgets one user
+    Users(users::Args),
     /// Tries everything herald needs, and says for each ok or what to do
     Check(check::Args),
 }
@@ -153,6 +156,7 @@ async fn dispatch(cli: Cli) -> Result<(), Stop> {
         Command::Release(args) => steer::release(&sources.load()?, args).await,
         Command::LogLevel(args) => steer::log_level(&sources.load()?, args).await,
         Command::Actions(args) => actions::run(&sources.load()?, &args).await,
+        Command::Users(args) => users::run(&sources.load()?, args).await,
         Command::Check(args) => check::run(&sources.inputs(), &args).await,
     }
 }

@@ -28,6 +28,7 @@ mod bad_input;
 mod panics;
 mod receipts;
 mod steering;
+mod users_command;
 mod outages;
 mod repeats;
 mod redaction;

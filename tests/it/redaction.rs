@@ -396,6 +396,7 @@ async fn canaries_are_found_only_where_they_may_be() {
         ("explain", &["explain", "--session", "absent"]),
         ("explain as JSON", &["explain", "--session", "absent", "--json"]),
         ("explain a user", &["explain", "--user", "user-"]),
+        ("test push", &["users", "test-push", "user-", "--wait", "0s"]),
         ("pause", &["pause", "--reason", why.as_str()]),
         ("actions", &["actions"]),
         ("actions as JSON", &["actions", "--json"]),
