@@ -3,10 +3,10 @@
 use std::io::{ErrorKind, IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use jiff::Timestamp;
 use serde::Serialize;
 
 use super::stop::Stop;
+pub(super) use crate::domain::when::{span, time};
 
 /// Prints `text` and a line end. A reader that went away ends the command quietly.
 pub(super) fn line(text: &str) -> Result<(), Stop> {
@@ -54,25 +54,6 @@ pub(super) fn clean(text: &str) -> String {
     text.replace(|c: char| c.is_control(), " ")
 }
 
-/// Returns a time in milliseconds since the epoch as `2026-11-22 20:41:07Z`.
-pub(super) fn time(millis: i64) -> String {
-    let time = Timestamp::from_millisecond(millis).unwrap_or_default();
-    time.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
-}
-
-/// Returns a span of milliseconds by its largest two units: `3d 4h`, `2m 5s`, `0.4s`.
-pub(super) fn span(millis: i64) -> String {
-    let millis = millis.max(0);
-    let seconds = millis / 1000;
-    match seconds {
-        0..10 => format!("{}.{}s", seconds, millis % 1000 / 100),
-        10..60 => format!("{seconds}s"),
-        60..3_600 => format!("{}m {}s", seconds / 60, seconds % 60),
-        3_600..86_400 => format!("{}h {}m", seconds / 3_600, seconds % 3_600 / 60),
-        _ => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3_600),
-    }
-}
-
 /// Returns a progress bar over `total` steps, which shows itself on a terminal only.
 pub(super) fn progress(total: u64, what: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
@@ -96,19 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_and_times_read_well() {
-        for (millis, expected) in [
-            (-5, "0.0s"),
-            (412, "0.4s"),
-            (9_999, "9.9s"),
-            (42_000, "42s"),
-            (125_000, "2m 5s"),
-            (7_260_000, "2h 1m"),
-            (273_600_000, "3d 4h"),
-        ] {
-            assert_eq!(span(millis), expected);
-        }
-        assert_eq!(time(1_795_380_067_123), "2026-11-22 20:41:07Z");
+    fn what_others_wrote_does_not_move_the_cursor() {
         assert_eq!(clean("a\u{1b}[2Jb\nc"), "a [2Jb c");
     }
 }

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::outcome::{Failure, HoldCause, Provider};
+use super::{
+    catalogue::RouteRule,
+    outcome::{Failure, HoldCause, Provider},
+};
 
 /// Name of one target of an event: `ably`, or `expo:` and twelve hex digits of the push token's hash.
 pub type TargetKey = String;
@@ -169,6 +172,15 @@ pub struct Evidence {
     /// Which rule decided, as a sentence.
     #[serde(default)]
     pub rule: String,
+    /// The catalogue's route for the event when it was decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<RouteRule>,
+    /// Why the recipient could not be pushed to, as a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<String>,
+    /// Why the event travelled as a copy, when it did: it may have come later than others of its session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copied: Option<String>,
 }
 
 /// What is known of one target.

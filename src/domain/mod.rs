@@ -16,6 +16,8 @@ pub mod wave;
 pub mod standing;
 pub mod steering;
 pub mod action;
+pub mod explain;
+pub mod when;
 
 mod duration;
 mod nearest;

@@ -114,21 +114,7 @@ pub fn route(event: &Event, text: &Text, presence: &Presence, recipient: &Recipi
         (RouteRule::Always, _) if event.excludes_recipient() => "the recipient is excluded from pushes",
         _ => "the recipient is not present",
     };
-    let obstacle = if event.excludes_recipient() {
-        Some((SkipReason::Excluded, "the recipient is the excluded user"))
-    } else {
-        match recipient {
-            Recipient::Tokens { usable: 1.., .. } => None,
-            Recipient::Tokens { invalid: 1.., .. } => {
-                Some((SkipReason::InvalidToken, "no push token is an Expo push token"))
-            }
-            Recipient::Tokens { .. } => Some((SkipReason::NoToken, "the user has no push token")),
-            Recipient::NoUser => Some((SkipReason::NoUser, "the users database knows no such user")),
-            Recipient::OptedOut => Some((SkipReason::OptedOut, "the user opted out of pushes")),
-            Recipient::NoDatabase => Some((SkipReason::NoToken, "users.url is none: realtime only")),
-            Recipient::NotAsked => Some((SkipReason::NoToken, "push tokens were not asked for")),
-        }
-    };
+    let obstacle = obstacle(event, recipient);
     match (rule, obstacle, presence) {
         (RouteRule::Always, None, _) => Decision::Send { via: Via::Both, rule: sentence(why) },
         (RouteRule::Always, Some((_, what)), _) => realtime(&format!("{why}; not pushed: {what}")),
@@ -138,6 +124,24 @@ pub fn route(event: &Event, text: &Text, presence: &Presence, recipient: &Recipi
             Decision::AskAgain { rule: sentence(&format!("presence is unknown and {what}")) }
         }
         (_, Some((reason, what)), _) => skip(reason, &format!("{why}; {what}")),
+    }
+}
+
+/// Returns why the recipient of `event` cannot be pushed to, as a reason and a sentence.
+pub fn obstacle(event: &Event, recipient: &Recipient) -> Option<(SkipReason, &'static str)> {
+    if event.excludes_recipient() {
+        return Some((SkipReason::Excluded, "the recipient is the excluded user"));
+    }
+    match recipient {
+        Recipient::Tokens { usable: 1.., .. } => None,
+        Recipient::Tokens { invalid: 1.., .. } => {
+            Some((SkipReason::InvalidToken, "no push token is an Expo push token"))
+        }
+        Recipient::Tokens { .. } => Some((SkipReason::NoToken, "the user has no push token")),
+        Recipient::NoUser => Some((SkipReason::NoUser, "the users database knows no such user")),
+        Recipient::OptedOut => Some((SkipReason::OptedOut, "the user opted out of pushes")),
+        Recipient::NoDatabase => Some((SkipReason::NoToken, "users.url is none: realtime only")),
+        Recipient::NotAsked => Some((SkipReason::NoToken, "push tokens were not asked for")),
     }
 }
 

@@ -1,6 +1,6 @@
-//! The ledger's rows: written whole at the end of an attempt, found again by id, user or session, counted for the books.
+//! The ledger's rows: written whole at the end of an attempt, and counted for the books.
 //!
-//! Called through [`Store::record`] by the worker's last stop, and by `explain`, `status` and the page. Rows are never
+//! Called through [`Store::record`] by the worker's last stop, and by `status` and the page. Rows are never
 //! merged here: what is written is what the worker says.
 
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use futures::future::BoxFuture;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::domain::ledger::{Books, Entry, State, Ticket};
+use crate::domain::ledger::{Books, State, Ticket};
 
 use super::{
-    Find, Record, Store, StoreError, Worker, batch,
+    Record, Store, StoreError, Worker, batch,
     database::{Database, Statement},
     row::{EventRow, LetterRow, write},
 };
@@ -98,43 +98,6 @@ const RECORD: Statement = Statement {
     WHERE dead_letters.ended IS NOT NULL",
 };
 
-/// What receipts said lies with the tickets.
-const FIND_ID: Statement = Statement {
-    name: "find_id",
-    writes: false,
-    sqlite: &["SELECT e.*, (SELECT json_group_object(t.target, t.receipt) FROM tickets AS t
-            WHERE t.identity = e.identity AND t.receipt IS NOT NULL) AS receipts
-        FROM events AS e WHERE e.event_id = $1->>'key' ORDER BY e.first_seen DESC LIMIT $1->>'limit'"],
-    postgres: "SELECT e.*, (SELECT json_object_agg(t.target, t.receipt ORDER BY t.sent_at)::text FROM tickets AS t
-            WHERE t.identity = e.identity AND t.receipt IS NOT NULL) AS receipts
-        FROM events AS e WHERE e.event_id = $1::json->>'key'
-        ORDER BY e.first_seen DESC LIMIT ($1::json->>'limit')::bigint",
-};
-
-const FIND_USER: Statement = Statement {
-    name: "find_user",
-    writes: false,
-    sqlite: &["SELECT e.*, (SELECT json_group_object(t.target, t.receipt) FROM tickets AS t
-            WHERE t.identity = e.identity AND t.receipt IS NOT NULL) AS receipts
-        FROM events AS e WHERE e.partner_id = $1->>'key' ORDER BY e.first_seen DESC LIMIT $1->>'limit'"],
-    postgres: "SELECT e.*, (SELECT json_object_agg(t.target, t.receipt ORDER BY t.sent_at)::text FROM tickets AS t
-            WHERE t.identity = e.identity AND t.receipt IS NOT NULL) AS receipts
-        FROM events AS e WHERE e.partner_id = $1::json->>'key'
-        ORDER BY e.first_seen DESC LIMIT ($1::json->>'limit')::bigint",
-};
-
-const FIND_SESSION: Statement = Statement {
-    name: "find_session",
-    writes: false,
-    sqlite: &["SELECT e.*, (SELECT json_group_object(t.target, t.receipt) FROM tickets AS t
-            WHERE t.identity = e.identity AND t.receipt IS NOT NULL) AS receipts
-        FROM events AS e WHERE e.session_id = $1->>'key' ORDER BY e.first_seen DESC LIMIT $1->>'limit'"],
-    postgres: "SELECT e.*, (SELECT json_object_agg(t.target, t.receipt ORDER BY t.sent_at)::text FROM tickets AS t
-            WHERE t.identity = e.identity AND t.receipt IS NOT NULL) AS receipts
-        FROM events AS e WHERE e.session_id = $1::json->>'key'
-        ORDER BY e.first_seen DESC LIMIT ($1::json->>'limit')::bigint",
-};
-
 /// One statement, so that counter and rows are of the same moment.
 const BOOKS: Statement = Statement {
     name: "books",
@@ -190,17 +153,6 @@ pub(super) async fn record_batch(
 }
 
 impl Store {
-    /// Finds rows, those first seen last before the others, at most `limit`.
-    pub async fn find(&self, what: &Find, limit: u32) -> Result<Vec<Entry>, StoreError> {
-        let (statement, key) = match what {
-            Find::Id(id) => (&FIND_ID, id),
-            Find::User(user) => (&FIND_USER, user),
-            Find::Session(session) => (&FIND_SESSION, session),
-        };
-        let rows: Vec<EventRow> = self.db.call(statement, &json!({ "key": key, "limit": limit })).await?;
-        rows.into_iter().map(EventRow::entry).collect()
-    }
-
     /// Counts identities by state. `received` is a counter kept at first sight, not the sum of the rest, so that
     /// [`Books::closed`] can tell. Pruning and forgetting take from both.
     pub async fn books(&self) -> Result<Books, StoreError> {

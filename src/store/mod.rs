@@ -8,6 +8,7 @@
 
 mod claims;
 mod ledger;
+mod found;
 mod letters;
 mod tickets;
 mod retention;
@@ -29,6 +30,7 @@ use crate::{
 };
 
 pub use actions::{ACTIONS_AT_ONCE, NewAction};
+pub use crate::domain::explain::Find;
 pub use error::StoreError;
 pub use letters::{LETTERS_AT_ONCE, LetterGroup};
 pub use retention::{Forgotten, Kept};
@@ -36,14 +38,6 @@ pub use steering::{Living, Steered, Told};
 pub use tickets::{DueTicket, TicketReceipt};
 
 use database::Database;
-
-/// What to look for in the ledger.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Find {
-    Id(String),
-    User(String),
-    Session(String),
-}
 
 /// Which dead letters are meant; every field that is set must match.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]

@@ -55,6 +55,13 @@ impl Received {
         }
     }
 
+    /// Returns why this delivery is a copy and no longer at its place among its session's events; `None` when it is none.
+    pub(super) fn copied_because(&self) -> Option<String> {
+        let marks = &self.marks;
+        let replayed = (marks.replay > 0).then(|| "replay".to_owned());
+        if marks.is_empty() { None } else { marks.reason.clone().or(replayed).or_else(|| Some("copy".to_owned())) }
+    }
+
     /// Returns a copy of the message with `marks`.
     pub(super) fn copy(&self, marks: &Marks) -> Message {
         let mut copied = self.delivery.message.copy();

@@ -188,7 +188,7 @@ impl Known {
     }
 
     /// Returns what the ledger keeps of this, so that `explain` can tell why.
-    pub(super) fn evidence(&self, decision: &Decision) -> Evidence {
+    pub(super) fn evidence(&self, event: &Event, by: RouteRule, decision: &Decision) -> Evidence {
         let (members, failure) = match &self.presence {
             Presence::Present { members } => (Some(*members), None),
             Presence::Absent => (Some(0), None),
@@ -202,6 +202,7 @@ impl Known {
         let rule = match decision {
             Decision::Send { rule, .. } | Decision::Skip { rule, .. } | Decision::AskAgain { rule } => rule.clone(),
         };
+        let asked = self.recipient != Recipient::NotAsked || event.excludes_recipient();
         Evidence {
             presence: (self.presence != Presence::NotAsked).then(|| self.presence_name().to_owned()),
             presence_at: self.presence_at,
@@ -210,6 +211,9 @@ impl Known {
             tokens: self.tokens.values().map(|token| payload::token_end(token)).collect(),
             invalid_tokens,
             rule,
+            by: Some(by),
+            obstacle: asked.then(|| routing::obstacle(event, &self.recipient)).flatten().map(|(_, why)| why.to_owned()),
+            copied: None,
         }
     }
 }

@@ -107,7 +107,7 @@ impl<B: Broker> Worker<B> {
         if !entry.any_accepted() {
             let retry_unknown = self.settings.retry_unknown;
             let decision = routing::route(event, text, &known.presence, &known.recipient, retry_unknown);
-            entry.evidence = known.evidence(&decision);
+            entry.evidence = known.evidence(event, text.route, &decision);
             match decision {
                 Decision::Send { via, .. } => entry.plan(via, &known),
                 Decision::Skip { reason, rule } => {

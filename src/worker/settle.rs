@@ -96,6 +96,7 @@ impl<B: Broker> Worker<B> {
             }
             entry.queue = (entry.state == State::Waiting).then_some(queue);
         }
+        entry.evidence.copied = entry.evidence.copied.or_else(|| received.copied_because());
         let labels = labels(&entry);
         self.report(received, &entry);
         self.record(Record { entry, tickets, letter }).await;

@@ -5,7 +5,10 @@ use std::process::Output;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use herald::{
     broker::{Broker, Delivery, Destination, Message, headers_json, marks::Marks},
-    domain::ledger::Letter,
+    domain::{
+        event::{Meta, decode},
+        ledger::Letter,
+    },
     store::LetterFilter,
 };
 use jiff::{Timestamp, ToSpan};
@@ -28,7 +31,7 @@ pub fn check(output: &Output, code: i32, part: &str) -> String {
 }
 
 /// Takes everything out of `queue`, in its order.
-async fn drain(rig: &Rig, queue: &str) -> Vec<Delivery> {
+pub(crate) async fn drain(rig: &Rig, queue: &str) -> Vec<Delivery> {
     let mut walk = rig.broker.walk(queue).await.unwrap();
     let mut taken = Vec::new();
     while let Some(delivery) = walk.next().await.unwrap() {
@@ -39,7 +42,7 @@ async fn drain(rig: &Rig, queue: &str) -> Vec<Delivery> {
     taken
 }
 
-fn body(delivery: &Delivery) -> Value {
+pub(crate) fn body(delivery: &Delivery) -> Value {
     serde_json::from_slice(&delivery.message.body).unwrap()
 }
 
@@ -166,12 +169,13 @@ pub async fn bury(rig: &Rig, id: &str, reason: &str, fields: Value) {
     };
     let mut message = Message { body: event.to_string().into(), ..Message::default() };
     marks.write(&mut message);
+    let known = decode(&message.body, &Meta::default()).unwrap();
     let letter = Letter {
         number: 0,
         id: id.into(),
-        identity: Some(format!("identity of {id}")),
-        session_id: Some("s1".into()),
-        partner_id: None,
+        identity: Some(known.identity()),
+        session_id: Some(known.session_id),
+        partner_id: known.partner_id,
         event: Some("a.b".into()),
         reason: reason.into(),
         error: "transient (503): overloaded".into(),

@@ -32,4 +32,5 @@ mod users_command;
 mod outages;
 mod repeats;
 mod redaction;
+mod explain;
 mod provider;

@@ -1,10 +1,13 @@
-//! `herald explain`: what became of an event, and why, from the ledger.
+//! `herald explain`: what became of an event, and why, from the ledger. What is said is decided in `domain::explain`.
 
 mod render;
 
 use jiff::Timestamp;
 
-use crate::{config::Config, store::Find};
+use crate::{
+    config::Config,
+    domain::explain::{self, About, Find},
+};
 
 use super::{connect, output, stop::Stop};
 
@@ -34,27 +37,33 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> Result<(), Stop> {
-    let (what, name) = match (args.id, args.user, args.session) {
-        (Some(id), ..) => (Find::Id(id.clone()), format!("the id `{id}`")),
-        (_, Some(user), _) => (Find::User(user.clone()), format!("the user `{user}`")),
-        (.., Some(session)) => (Find::Session(session.clone()), format!("the session `{session}`")),
+    let what = match (args.id, args.user, args.session) {
+        (Some(id), ..) => Find::Id(id),
+        (_, Some(user), _) => Find::User(user),
+        (.., Some(session)) => Find::Session(session),
         (None, None, None) => return Err(Stop::usage("explain: name an id, --user or --session")),
     };
-    let entries = connect::store(config).await?.find(&what, args.limit).await?;
-    if entries.is_empty() {
-        let retention = crate::domain::retry::delay_name(config.store.retention);
-        return Err(Stop::failed(format!(
-            "nothing in the ledger for {name}: it was never received, is still queued (herald status), or ended more than \
-             {retention} ago (store.retention)"
-        )));
-    }
+    let findings = connect::store(config).await?.findings(&what, args.limit).await?;
     let now = Timestamp::now().as_millisecond();
-    for (index, entry) in entries.iter().enumerate() {
-        if args.json {
-            output::json(entry)?;
-        } else {
-            output::line(&format!("{}{}", if index > 0 { "\n" } else { "" }, render::render(entry, now)))?;
-        }
+    let topology = connect::topology(config);
+    let about = About {
+        now,
+        events: &topology.events(),
+        dead: &topology.dead(),
+        schedule: &config.retry.schedule,
+        retention: config.store.retention,
+        receipts_after: config.receipts.after,
+    };
+    let answer = explain::answer(&what, findings, &about);
+    if let Some(nothing) = answer.nothing {
+        return Err(Stop::failed(nothing));
     }
-    Ok(())
+    let mut told = Vec::new();
+    for event in &answer.events {
+        if args.json { output::json(event)? } else { told.push(render::render(event, now)) }
+    }
+    for letter in &answer.letters {
+        if args.json { output::json(letter)? } else { told.push(render::render_letter(letter)) }
+    }
+    if told.is_empty() { Ok(()) } else { output::line(&told.join("\n\n")) }
 }

@@ -1,44 +1,70 @@
-//! A ledger row as an account that an operator can read aloud. Pure: the current time is an argument.
+//! An explanation as text: when the event came, what was known, what was decided and why, what was tried, where it stands, and
+//! what happens next.
+//!
+//! Pure, and only print: every sentence that decides something comes from `domain::explain`.
 
 use crate::{
     cli::output::{clean, span, time},
     domain::{
-        ledger::{ABLY_TARGET, AttemptRecord, Entry, State},
-        outcome::{FailureKind, HoldCause},
+        explain::{Explanation, LetterTold},
+        ledger::{ABLY_TARGET, AttemptRecord, Entry},
+        outcome::{HoldCause, Provider},
     },
 };
 
-/// Returns the account of `entry` as of `now`, in milliseconds since the epoch.
-pub(super) fn render(entry: &Entry, now: i64) -> String {
+/// Returns the account of an event as of `now`, in milliseconds since the epoch.
+pub(super) fn render(told: &Explanation, now: i64) -> String {
+    let entry = &told.entry;
     let mut lines = vec![heading(entry), received(entry, now)];
-    lines.extend(known(entry));
+    lines.extend(known(told));
     if !entry.evidence.rule.is_empty() {
         let route = entry.route.as_deref().map_or(String::new(), |route| format!("{route}, because "));
-        lines.push(labelled("route", &format!("{route}{}", clean(&entry.evidence.rule))));
+        lines.push(labelled("route", &format!("{route}{}", entry.evidence.rule)));
     }
-    lines.extend(entry.attempts.iter().map(|attempt| labelled("attempt", &tried(entry, attempt))));
-    lines.extend(receipts(entry));
-    lines.push(labelled("now", &state(entry)));
-    lines.extend(what_next(entry, now).map(|next| labelled("next", &next)));
+    lines.extend(told.why_not.iter().map(|why| match why.provider {
+        Provider::Ably => labelled("not ably", &why.because),
+        Provider::Expo => labelled("no push", &why.because),
+    }));
+    lines.extend(entry.attempts.iter().map(|attempt| labelled("attempt", &tried(told, attempt))));
+    lines.push(labelled("now", &format!("{}, since {}", told.verdict, time(entry.updated_at))));
+    lines.extend(told.next.iter().map(|next| labelled("next", next)));
+    lines.extend(told.notes.iter().map(|note| labelled("note", note)));
+    lines.join("\n")
+}
+
+/// Returns the account of a dead letter without a row.
+pub(super) fn render_letter(told: &LetterTold) -> String {
+    let letter = &told.letter;
+    let event = letter.event.as_deref().unwrap_or("unreadable message");
+    let lines = [
+        head(event, &letter.id, letter.session_id.as_deref(), letter.partner_id.as_deref()),
+        labelled("failed", &format!("{}: {}", time(letter.failed_at), letter.error)),
+        labelled("now", &told.verdict),
+        labelled("next", &told.next),
+    ];
     lines.join("\n")
 }
 
 fn labelled(label: &str, text: &str) -> String {
-    format!("  {label:<9} {text}")
+    format!("  {label:<9} {}", clean(text))
 }
 
 fn heading(entry: &Entry) -> String {
     let event = entry.event.as_deref().unwrap_or("unreadable message");
-    let mut heading = format!("{} {}", clean(event), clean(&entry.event_id));
-    if let Some(session) = &entry.session_id {
-        heading += &format!(" in session {}", clean(session));
+    head(event, &entry.event_id, entry.session_id.as_deref(), entry.partner_id.as_deref())
+}
+
+fn head(event: &str, id: &str, session: Option<&str>, partner: Option<&str>) -> String {
+    let mut heading = format!("{event} {id}");
+    if let Some(session) = session {
+        heading += &format!(" in session {session}");
     }
-    match (&entry.partner_id, &entry.session_id) {
-        (Some(partner), _) => heading += &format!(" for {}", clean(partner)),
+    match (partner, session) {
+        (Some(partner), _) => heading += &format!(" for {partner}"),
         (None, Some(_)) => heading += ", for nobody in particular",
         (None, None) => {}
     }
-    heading
+    clean(&heading)
 }
 
 fn received(entry: &Entry, now: i64) -> String {
@@ -58,8 +84,8 @@ fn received(entry: &Entry, now: i64) -> String {
     labelled("received", &text)
 }
 
-fn known(entry: &Entry) -> Vec<String> {
-    let evidence = &entry.evidence;
+fn known(told: &Explanation) -> Vec<String> {
+    let evidence = &told.entry.evidence;
     let mut lines = Vec::new();
     if let Some(presence) = &evidence.presence {
         let mut text = presence.clone();
@@ -69,12 +95,18 @@ fn known(entry: &Entry) -> Vec<String> {
         if let Some(at) = evidence.presence_at {
             text += &format!(", as of {}", time(at));
         }
+        if let Some(age) = told.presence_age_ms {
+            text += &format!(", {} old when it was used", span(age));
+        }
+        if let Some(age) = told.presence_age_last_ms {
+            text += &format!(", {} at the last attempt", span(age));
+        }
         if let Some(failure) = &evidence.presence_failure {
-            text += &format!("; the look-up failed: {}", clean(&failure.to_string()));
+            text += &format!("; the look-up failed: {failure}");
         }
         lines.push(labelled("presence", &text));
     }
-    let mut tokens: Vec<String> = evidence.tokens.iter().map(|token| format!("…{}", clean(token))).collect();
+    let mut tokens: Vec<String> = evidence.tokens.iter().map(|token| format!("…{token}")).collect();
     if evidence.invalid_tokens > 0 {
         tokens.push(format!("{} passed over because they are not Expo push tokens", evidence.invalid_tokens));
     }
@@ -84,24 +116,33 @@ fn known(entry: &Entry) -> Vec<String> {
     lines
 }
 
-fn tried(entry: &Entry, attempt: &AttemptRecord) -> String {
-    let target =
-        match (attempt.target.as_str(), entry.targets.get(&attempt.target).and_then(|record| record.token.as_ref())) {
-            (ABLY_TARGET, _) => "the session channel".to_owned(),
-            (_, Some(token)) => format!("push token …{}", clean(token)),
-            (target, None) => clean(target),
-        };
-    let head = format!("{} #{} {} to {target}", time(attempt.at), attempt.attempt + 1, attempt.provider);
+fn tried(told: &Explanation, attempt: &AttemptRecord) -> String {
+    let target = told.target(attempt);
+    let to = match (attempt.target.as_str(), target.and_then(|target| target.token.as_deref())) {
+        (ABLY_TARGET, _) => "the session channel".to_owned(),
+        (_, Some(token)) => format!("push token …{token}"),
+        (target, None) => target.to_owned(),
+    };
+    let head = format!("{} #{} {} to {to}", time(attempt.at), attempt.attempt + 1, attempt.provider);
     let mut text = match &attempt.failure {
         None => format!("{head}: {}", attempt.outcome),
-        Some(failure) => format!("{head}: {}", clean(&failure.to_string())),
+        Some(failure) => format!("{head}: {failure}"),
     };
     if let Some(cause) = attempt.held {
         text += &format!(" because of {}", held(cause));
     }
+    if let Some(status) = attempt.failure.as_ref().and_then(|failure| failure.status) {
+        text += &format!(", status {status}");
+    }
     text += &format!(", after {} ms", attempt.duration_ms);
     if let Some(id) = &attempt.provider_id {
-        text += &format!(", {}'s id {}", attempt.provider, clean(id));
+        text += &format!(", {}'s id {id}", attempt.provider);
+    }
+    // The receipt is that of the accepted send.
+    if attempt.outcome == "accepted"
+        && let Some(receipt) = target.and_then(|target| target.receipt.as_ref())
+    {
+        text += &format!(", receipt: {receipt}");
     }
     text
 }
@@ -114,89 +155,6 @@ fn held(cause: HoldCause) -> &'static str {
         HoldCause::Operator => "an operator's hold",
         HoldCause::Backlog => "too many events waiting for this provider",
     }
-}
-
-fn receipts(entry: &Entry) -> Vec<String> {
-    let told = entry.targets.values().filter_map(|record| {
-        let token = record.token.as_deref().unwrap_or("?");
-        let receipt = record.receipt.as_ref()?;
-        Some(labelled("receipt", &format!("push token …{}: {}", clean(token), clean(receipt))))
-    });
-    told.collect()
-}
-
-fn state(entry: &Entry) -> String {
-    let mut text = match entry.state {
-        State::Waiting => "waiting".to_owned(),
-        State::Done => format!("done, via {}", entry.via.map_or("unknown", |via| via.as_str())),
-        State::Skipped => "skipped".to_owned(),
-        State::Dead => "dead".to_owned(),
-    };
-    if entry.state == State::Done && entry.not_handed_on() {
-        text += ": pushed, not handed on";
-    }
-    if let Some(reason) = &entry.reason {
-        text += &format!(": {}", clean(reason));
-    }
-    if let Some(detail) = &entry.detail {
-        text += &format!(" ({})", clean(detail));
-    }
-    format!("{text}, since {}", time(entry.updated_at))
-}
-
-/// Says what happens next, or what would change the outcome.
-fn what_next(entry: &Entry, now: i64) -> Option<String> {
-    let reason = entry.reason.as_deref().unwrap_or_default();
-    match entry.state {
-        State::Done => None,
-        State::Waiting => Some(waiting(entry, now)),
-        State::Skipped => skipped(reason).map(str::to_owned),
-        State::Dead => Some(dead(entry, reason)),
-    }
-}
-
-fn skipped(reason: &str) -> Option<&'static str> {
-    Some(match reason {
-        "no_token" => "the user has no push token: the app has to register one",
-        "no_user" => "users.query returns no row for this user: is the id right, was the account deleted?",
-        "invalid_token" => "what is stored is not an Expo push token: the app has to register with Expo's client",
-        "no_recipient" => "the event has no partnerId, and its route is push",
-        "excluded" => "the recipient is the user it excludes",
-        "opted_out" => "the user does not want pushes",
-        "expired" => "it came after its life had ended: is the producer late, or a clock wrong?",
-        _ => return None,
-    })
-}
-
-fn dead(entry: &Entry, reason: &str) -> String {
-    let id = clean(&entry.event_id);
-    let replay = format!("`herald dead replay --id {id}`");
-    match reason {
-        "malformed" => "its producer has to mend it; a replay would fail the same way".to_owned(),
-        "expired" => format!("too late to matter; {replay} with --ignore-expiry delivers it all the same"),
-        "unknown" => format!("it may have arrived; {replay} sends it again and may repeat it"),
-        "crashed_worker" => format!("workers die of it: look at it (`herald dead show {id}`) and report it"),
-        "rejected" if unauthorised(entry) => format!("mend the credentials, then {replay}"),
-        "rejected" => format!("mend what the provider names, then {replay}"),
-        _ => format!("once the cause is gone: {replay}"),
-    }
-}
-
-fn unauthorised(entry: &Entry) -> bool {
-    let last = entry.attempts.last().and_then(|attempt| attempt.failure.as_ref());
-    last.is_some_and(|failure| failure.kind == FailureKind::Unauthorised)
-}
-
-fn waiting(entry: &Entry, now: i64) -> String {
-    let mut text = match entry.next_at {
-        Some(at) if at > now => format!("tried again in {} at {}", span(at - now), time(at)),
-        Some(at) => format!("due since {}", time(at)),
-        None => "in hand, or waiting for its turn".to_owned(),
-    };
-    if let Some(queue) = &entry.queue {
-        text += &format!(", in queue {}", clean(queue));
-    }
-    format!("{text}; its life ends {}", time(entry.expires_at))
 }
 
 #[cfg(test)]

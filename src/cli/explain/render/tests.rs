@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::domain::{
-    ledger::{Claim, Evidence, TargetRecord, Via},
-    outcome::{Failure, Provider},
+    catalogue::RouteRule,
+    explain::{About, Find, Findings, Found, Holder, LetterMark, answer},
+    ledger::{Claim, Evidence, State, TargetRecord, Via},
+    outcome::{Failure, FailureKind},
 };
 
 const NOW: i64 = 1_777_629_600_000;
@@ -41,9 +43,21 @@ fn attempt(provider: Provider, target: &str, outcome: &str) -> AttemptRecord {
     }
 }
 
+fn about() -> About<'static> {
+    const SCHEDULE: [std::time::Duration; 1] = [std::time::Duration::from_secs(30)];
+    let day = std::time::Duration::from_secs(86_400);
+    About { now: NOW, events: "h.events", dead: "h.dead", schedule: &SCHEDULE, retention: day, receipts_after: day }
+}
+
 #[track_caller]
 fn check(entry: &Entry, expected: &str) {
-    let told = render(entry, NOW);
+    check_held(entry, None, expected);
+}
+
+#[track_caller]
+fn check_held(entry: &Entry, holder: Option<Holder>, expected: &str) {
+    let found = Found { entry: entry.clone(), holder };
+    let told = render(&crate::domain::explain::explain(found, &[], &about()), NOW);
     assert_eq!(told, expected.trim_start_matches('\n'), "\n{told}");
 }
 
@@ -59,12 +73,15 @@ fn done_by_push_with_evidence_attempts_and_receipt() {
         members: Some(0),
         tokens: vec!["k9Zq".into()],
         invalid_tokens: 1,
-        rule: "the route is presence and u2 is absent".into(),
+        rule: "route presence: the recipient is not present".into(),
+        by: Some(RouteRule::Presence),
+        copied: Some("retry".into()),
         ..Evidence::default()
     };
-    let failed = Failure::new(FailureKind::Transient, "connect", "connection refused");
+    let failed = Failure::new(FailureKind::Transient, "503", "overloaded").with_status(503);
     let refused = AttemptRecord { failure: Some(failed), ..attempt(Provider::Expo, "expo:1", "transient") };
     let accepted = AttemptRecord {
+        at: NOW - 90_000,
         attempt: 1,
         provider_id: Some("ticket-7".into()),
         ..attempt(Provider::Expo, "expo:1", "accepted")
@@ -79,20 +96,23 @@ fn done_by_push_with_evidence_attempts_and_receipt() {
         "
 partner.advanced e1 in session s1 for u2
   received  2026-05-01 09:57:55Z (2m 5s ago), came again 2 times, 1 of them with OTHER content: its producer reuses ids
-  presence  absent, as of 2026-05-01 09:57:55Z
+  presence  absent, as of 2026-05-01 09:57:55Z, 1.0s old when it was used, 35s at the last attempt
   tokens    …k9Zq, 1 passed over because they are not Expo push tokens
-  route     push, because the route is presence and u2 is absent
-  attempt   2026-05-01 09:57:56Z #1 expo to push token …k9Zq: transient (connect): connection refused, after 41 ms
-  attempt   2026-05-01 09:57:56Z #2 expo to push token …k9Zq: accepted, after 41 ms, expo's id ticket-7
-  receipt   push token …k9Zq: ok
-  now       done, via push, since 2026-05-01 09:59:00Z",
+  route     push, because route presence: the recipient is not present
+  not ably  nobody with the client id `u2` was on the session's presence channel
+  attempt   2026-05-01 09:57:56Z #1 expo to push token …k9Zq: transient (503): overloaded, status 503, after 41 ms
+  attempt   2026-05-01 09:58:30Z #2 expo to push token …k9Zq: accepted, after 41 ms, expo's id ticket-7, receipt: ok
+  now       done, via push, since 2026-05-01 09:59:00Z
+  note      it travelled as a copy (retry): it may have come later than others of its session",
     );
 }
 
 #[test]
 fn waiting_says_when_and_where_it_is_tried_next() {
     let mut entry = entry();
-    entry.reason = Some("transient".into());
+    entry.reason = Some("retry".into());
+    entry.detail = Some("ably: transient (503): overloaded".into());
+    entry.attempt = 1;
     entry.queue = Some("herald.retry.30s".into());
     entry.next_at = Some(NOW + 20_000);
     entry.evidence.presence = Some("unknown".into());
@@ -105,8 +125,9 @@ partner.advanced e1 in session s1 for u2
   received  2026-05-01 09:57:55Z (2m 5s ago)
   presence  unknown; the look-up failed: transient (50003): timed out
   attempt   2026-05-01 09:57:56Z #1 ably to the session channel: held because of too many failures in a row, after 41 ms
-  now       waiting: transient, since 2026-05-01 09:59:00Z
-  next      tried again in 20s at 2026-05-01 10:00:20Z, in queue herald.retry.30s; its life ends 2026-05-02 10:00:00Z",
+  now       waiting: retry (ably: transient (503): overloaded), since 2026-05-01 09:59:00Z
+  next      waits in herald.retry.30s until 2026-05-01 10:00:20Z (in 20s), then attempt 2 of 2; its life ends 2026-05-02 10:00:00Z
+  note      it waits as a copy: it may come later than others of its session",
     );
 }
 
@@ -126,51 +147,42 @@ fn a_malformed_message_has_no_session_and_a_hint() {
 unreadable message unreadable-1
   received  2026-05-01 09:57:55Z (2m 5s ago), replayed 1 times from the dead letters, 2 workers died while they handled it
   now       dead: malformed (body: is not JSON [2J), since 2026-05-01 09:59:00Z
-  next      its producer has to mend it; a replay would fail the same way",
+  next      its letter is not in h.dead: its retention (dead.retention) is over, or somebody took it away; the producer may send it again, a dead event suppresses no repeat",
     );
 }
 
 #[test]
-fn every_ending_says_what_would_change_it() {
-    use crate::domain::ledger::{DeadReason, SkipReason};
-    let next = |state, reason: &str| {
-        let mut entry = entry();
-        (entry.state, entry.reason) = (state, Some(reason.to_owned()));
-        what_next(&entry, NOW)
-    };
-    for reason in DeadReason::ALL {
-        assert!(next(State::Dead, reason.as_str()).is_some(), "{reason:?}");
-    }
-    for reason in [
-        SkipReason::Expired,
-        SkipReason::NoRecipient,
-        SkipReason::NoUser,
-        SkipReason::NoToken,
-        SkipReason::InvalidToken,
-        SkipReason::Excluded,
-        SkipReason::OptedOut,
-    ] {
-        assert!(next(State::Skipped, reason.as_str()).is_some(), "{reason:?}");
-    }
-    let expired = next(State::Dead, "expired");
-    let expected = "too late to matter; `herald dead replay --id e1` with --ignore-expiry delivers it all the same";
-    assert_eq!(expired.as_deref(), Some(expected));
-    assert_eq!(next(State::Done, "push"), None);
+fn what_a_worker_has_in_hand_names_the_worker() {
+    let holder = Holder { owner: "herald-1/start".into(), since: NOW - 2_000, living: true };
+    check_held(
+        &entry(),
+        Some(holder),
+        "
+partner.advanced e1 in session s1 for u2
+  received  2026-05-01 09:57:55Z (2m 5s ago)
+  now       in the hands of a worker, since 2026-05-01 09:59:00Z
+  next      worker `herald-1/start` has it since 2026-05-01 09:59:58Z (2.0s ago); its life ends 2026-05-02 10:00:00Z",
+    );
 }
 
 #[test]
-fn a_push_that_was_not_handed_on_says_so() {
-    for (receipt, expected) in [
-        (None, "done, via push, since"),
-        (Some("ok"), "done, via push, since"),
-        (Some(crate::domain::ledger::RECEIPT_UNKNOWN), "done, via push, since"),
-        (Some("rejected (MessageTooBig): too large"), "done, via push: pushed, not handed on, since"),
-    ] {
-        let mut entry = entry();
-        (entry.state, entry.via) = (State::Done, Some(Via::Push));
-        let target = TargetRecord { accepted: true, receipt: receipt.map(str::to_owned), ..TargetRecord::default() };
-        entry.targets = BTreeMap::from([("expo:1".into(), target)]);
-        let told = render(&entry, NOW);
-        assert!(told.contains(&format!("now       {expected}")), "{receipt:?}:\n{told}");
-    }
+fn a_letter_without_a_row_is_told_too() {
+    let letter = LetterMark {
+        number: 3,
+        id: "e1".into(),
+        identity: None,
+        session_id: Some("s1".into()),
+        partner_id: None,
+        event: Some("partner.advanced".into()),
+        reason: "delivery_limit".into(),
+        error: "too\u{7}often".into(),
+        replay: 0,
+        failed_at: NOW,
+        ended: None,
+        ended_at: None,
+    };
+    let answer = answer(&Find::Id("e1".into()), Findings { rows: Vec::new(), letters: vec![letter] }, &about());
+    let told = render_letter(&answer.letters[0]);
+    let expected = "partner.advanced e1 in session s1, for nobody in particular\n  failed    2026-05-01 10:00:00Z: too often\n  now       dead letter #3: delivery_limit\n  next      ";
+    assert!(told.starts_with(expected), "{told}");
 }
