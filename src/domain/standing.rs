@@ -3,7 +3,7 @@
 //! Called by the worker's third stop. Pure. A repeat is suppressed by accepted effects only: `skipped` and `dead` rows and
 //! mere claims never suppress anything, because a mark set before a crash would lose the event.
 
-use super::ledger::{Entry, State};
+use super::ledger::{Entry, State, TargetRecord};
 
 /// What a delivery carries of its history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,10 +43,15 @@ pub fn standing(entry: &Entry, arrival: Arrival) -> Standing {
     }
 }
 
-/// Begins a new round on a row: what was accepted stays, everything else is forgotten but for the attempts made.
+/// Begins a new round on a row. What was accepted stays, and its route with it: what is missing of that is tried as if for the first
+/// time. Where nothing was accepted everything is forgotten but for the attempts made.
 pub fn begin_again(entry: &mut Entry, arrival: Arrival) {
-    entry.targets.retain(|_, record| record.accepted);
-    if entry.targets.is_empty() {
+    if entry.any_accepted() {
+        for record in entry.targets.values_mut().filter(|record| !record.accepted) {
+            *record = TargetRecord { token: record.token.take(), ..TargetRecord::default() };
+        }
+    } else {
+        entry.targets.clear();
         entry.route = None;
     }
     entry.state = State::Waiting;
@@ -94,9 +99,17 @@ mod tests {
         entry.state = State::Dead;
         entry.route = Some("both".into());
         entry.targets.entry("ably".into()).or_default().accepted = true;
-        entry.targets.entry("expo:x".into()).or_default().closed = true;
-        begin_again(&mut entry, Arrival { attempt: 0, replay: 1, fresh: false });
+        let missing = TargetRecord { closed: true, unknown: 3, token: Some("k9Zq".into()), ..TargetRecord::default() };
+        entry.targets.insert("expo:x".into(), missing.clone());
+        let again = Arrival { attempt: 0, replay: 1, fresh: false };
+        begin_again(&mut entry, again);
         assert_eq!((entry.state, entry.replay, entry.route.as_deref()), (State::Waiting, 1, Some("both")));
-        assert_eq!(entry.targets.keys().collect::<Vec<_>>(), ["ably"]);
+        assert!(entry.targets["ably"].accepted);
+        let open = TargetRecord { token: Some("k9Zq".into()), ..TargetRecord::default() };
+        assert_eq!(entry.targets["expo:x"], open, "what is missing is tried again");
+        // Nothing was accepted: the route is decided anew.
+        entry.targets = [("expo:x".to_owned(), missing)].into();
+        begin_again(&mut entry, again);
+        assert_eq!((entry.targets.len(), entry.route), (0, None));
     }
 }
