@@ -6,6 +6,7 @@ pub mod worker;
 pub mod provider;
 pub mod broker;
 pub mod store;
+pub mod letters;
 pub mod sandbox;
 pub mod http;
 pub mod demo;

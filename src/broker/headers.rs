@@ -15,6 +15,9 @@ use super::Message;
 /// Deepest nesting shown; a table of 128 KiB could nest some ten thousand times.
 const MAX_DEPTH: usize = 16;
 
+/// Longest name of a header, in bytes.
+const MAX_NAME: usize = 255;
+
 /// Returns the message's headers as a JSON object; bytes that are no UTF-8 become `{"base64": …}`.
 pub fn headers_json(message: &Message) -> Value {
     message.properties.headers().as_ref().map_or_else(|| json!({}), |table| table_json(table, 0))
@@ -54,6 +57,45 @@ fn value_json(value: &AMQPValue, depth: usize) -> Value {
 
 fn bytes_json(bytes: &[u8]) -> Value {
     std::str::from_utf8(bytes).map_or_else(|_| json!({ "base64": STANDARD.encode(bytes) }), |text| json!(text))
+}
+
+/// Returns the headers that [`headers_json`] showed so, as far as JSON tells: times have become texts, integers the widest.
+pub fn headers_of_json(shown: &Map<String, Value>) -> FieldTable {
+    table_of_json(shown, 0)
+}
+
+fn table_of_json(shown: &Map<String, Value>, depth: usize) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in shown.iter().filter(|(name, _)| name.len() <= MAX_NAME) {
+        table.insert(name.as_str().into(), value_of_json(value, depth));
+    }
+    table
+}
+
+fn value_of_json(value: &Value, depth: usize) -> AMQPValue {
+    match value {
+        Value::Null => AMQPValue::Void,
+        Value::Bool(value) => AMQPValue::Boolean(*value),
+        Value::Number(number) => match number.as_i64() {
+            Some(number) => AMQPValue::LongLongInt(number),
+            None => AMQPValue::Double(number.as_f64().unwrap_or_default()),
+        },
+        Value::String(text) => AMQPValue::LongString(text.as_str().into()),
+        Value::Array(_) | Value::Object(_) if depth >= MAX_DEPTH => AMQPValue::Void,
+        Value::Array(values) => {
+            let values: Vec<AMQPValue> = values.iter().map(|value| value_of_json(value, depth + 1)).collect();
+            AMQPValue::FieldArray(values.into())
+        }
+        Value::Object(fields) => match bytes_of_json(fields) {
+            Some(bytes) => AMQPValue::LongString(bytes.into()),
+            None => AMQPValue::FieldTable(table_of_json(fields, depth + 1)),
+        },
+    }
+}
+
+fn bytes_of_json(fields: &Map<String, Value>) -> Option<Vec<u8>> {
+    let text = fields.get("base64").filter(|_| fields.len() == 1)?.as_str()?;
+    STANDARD.decode(text).ok()
 }
 
 /// Returns the header `name` as text, if it is UTF-8 text.

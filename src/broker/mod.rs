@@ -14,7 +14,7 @@ pub mod sweep;
 
 use std::{future::Future, time::Duration};
 
-pub use headers::headers_json;
+pub use headers::{headers_json, headers_of_json};
 pub use message::Message;
 pub use topology::Topology;
 

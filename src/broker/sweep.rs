@@ -1,6 +1,6 @@
 //! One sweep through a queue by rotation: every message is taken once, and kept at the tail, sent elsewhere, or dropped.
 //!
-//! Called by `dead replay|drop`, by the demo, and by `run` when it reads the dead-letter queue into the index. Looking by
+//! Called by `letters` for replays and drops, by the demo, and by `run` when it reads the dead-letter queue into the index. Looking by
 //! returning messages would wear out a delivery limit; a rotation wears out nothing. Must never acknowledge a message
 //! before its copy is confirmed.
 
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::{FutureExt, future::BoxFuture};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{Broker, BrokerError, Delivery, Destination, Message, marks::Marks};
 
@@ -36,6 +37,15 @@ pub struct Swept {
     pub dropped: u64,
 }
 
+/// How fast and how long.
+#[derive(Debug, Clone, Default)]
+pub struct Pace {
+    /// At most so many replacements a second.
+    pub per_second: Option<u32>,
+    /// Cancelled: no further message is taken; what is in hand is settled.
+    pub stop: CancellationToken,
+}
+
 /// Takes each message that lies in `queue` now once, and does with it what `decide` says.
 pub async fn sweep<B: Broker>(
     broker: &B,
@@ -43,29 +53,31 @@ pub async fn sweep<B: Broker>(
     mut decide: impl FnMut(&Delivery) -> Verdict,
 ) -> Result<Swept, BrokerError> {
     let settle = |_| async { Ok::<(), BrokerError>(()) }.boxed();
-    sweep_and(broker, queue, None, |delivery| (decide(delivery), ()), settle).await
+    sweep_and(broker, queue, &Pace::default(), |delivery| (decide(delivery), ()), settle).await
 }
 
-/// Like [`sweep`], with at most `per_second` replacements a second. `settle` is told what `decide` said beside the verdict,
+/// Like [`sweep`], at a `pace`. `settle` is told what `decide` said beside the verdict,
 /// for a number of messages that were replaced (confirmed) or are dropped, before they are acknowledged. When it fails they
 /// stay in the queue, and the sweep ends.
 pub async fn sweep_and<B: Broker, T, E: From<BrokerError>>(
     broker: &B,
     queue: &str,
-    per_second: Option<u32>,
+    pace: &Pace,
     mut decide: impl FnMut(&Delivery) -> (Verdict, T),
     mut settle: impl FnMut(Vec<T>) -> BoxFuture<'static, Result<(), E>>,
 ) -> Result<Swept, E> {
+    let Pace { per_second, stop } = pace;
     // Kept messages come round again behind those that lay there at the start.
     let mut left = broker.depth(queue).await?.ready;
     let mut walk = broker.walk(queue).await?;
     let mut swept = Swept::default();
     let ended = async {
-        while left > 0 {
+        while left > 0 && !stop.is_cancelled() {
             let begun = Instant::now();
             let mut hand = Vec::new();
             let mut paced = 0;
-            while left > 0 && hand.len() < IN_HAND && per_second.is_none_or(|most| paced < most) {
+            let room = |held: usize, paced| held < IN_HAND && per_second.is_none_or(|most| paced < most);
+            while left > 0 && room(hand.len(), paced) && !stop.is_cancelled() {
                 let Some(delivery) = walk.next().await? else {
                     left = 0;
                     break;
@@ -77,7 +89,10 @@ pub async fn sweep_and<B: Broker, T, E: From<BrokerError>>(
             }
             act(broker, queue, hand, &mut swept, &mut settle).await?;
             if per_second.is_some() && paced > 0 && left > 0 {
-                tokio::time::sleep_until(begun + Duration::from_secs(1)).await;
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep_until(begun + Duration::from_secs(1)) => {}
+                }
             }
         }
         Ok(())

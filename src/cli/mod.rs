@@ -5,6 +5,7 @@
 
 mod stop;
 mod connect;
+mod interrupt;
 mod output;
 mod run;
 mod demo;
@@ -77,7 +78,7 @@ enum Command {
     Status(status::Args),
     /// Tells what became of an event, and why
     Explain(explain::Args),
-    /// Lists, shows, replays, drops and exports dead letters
+    /// Lists, shows, replays, drops, exports and imports dead letters
     Dead(dead::Args),
     /// Stops taking events in, on all workers; what is in hand is finished, everything else waits in its queue
     Pause(steer::Args),

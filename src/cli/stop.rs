@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::{broker::BrokerError, config::Problems, store::StoreError, worker::RunError};
+use crate::{broker::BrokerError, config::Problems, letters::LettersError, store::StoreError, worker::RunError};
 
 pub(super) const FAILED: u8 = 1;
 /// `EX_USAGE` of sysexits.h.
@@ -70,6 +70,16 @@ impl From<StoreError> for Stop {
         match error {
             StoreError::Config(_) => Stop::config(error.to_string()),
             StoreError::Unavailable(_) | StoreError::Data(_) => Stop::failed(error.to_string()),
+        }
+    }
+}
+
+impl From<LettersError> for Stop {
+    fn from(error: LettersError) -> Self {
+        match error {
+            LettersError::Taken(_) => Stop::failed(crate::domain::redact(&error.to_string())),
+            LettersError::Broker(error) => error.into(),
+            LettersError::Store(error) => error.into(),
         }
     }
 }

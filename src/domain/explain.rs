@@ -227,8 +227,8 @@ fn presence_ages(entry: &Entry) -> Vec<i64> {
 fn nothing(question: &Find, about: &About<'_>) -> String {
     let (events, retention) = (about.events, delay_name(about.retention));
     format!(
-        "nothing in the ledger for {}: it was never received (was it sent, and with this very {}?), or it lies in {events} and no \
-         worker has taken it yet (`herald status`), or it ended more than {retention} ago (store.retention)",
+        "nothing in the ledger for {}: it was never received (was it sent, and with this very {}?), or it lies in {events} (or, put \
+         off, in a retry queue) and no worker has begun with it yet (`herald status`), or it ended more than {retention} ago (store.retention)",
         question.name(),
         match question {
             Find::Id(_) => "id",

@@ -53,10 +53,12 @@ const LIST: Statement = Statement {
         "SELECT number, id, identity, session_id, partner_id, event, reason, error, route, attempt, replay, failed_at,
             first_seen, content_type, body_bytes, headers, body
         FROM dead_letters, (SELECT $1->>'id' AS f_id, $1->>'reason' AS f_reason, $1->>'event' AS f_event,
-            $1->>'session' AS f_session, $1->>'failed_before' AS f_before, $1->>'below' AS f_below)
+            $1->>'session' AS f_session, $1->>'user' AS f_user, $1->>'failed_before' AS f_before,
+            $1->>'failed_after' AS f_after, $1->>'below' AS f_below)
         WHERE ended IS NULL AND (f_id IS NULL OR id = f_id) AND (f_reason IS NULL OR reason = f_reason)
             AND (f_event IS NULL OR event = f_event) AND (f_session IS NULL OR session_id = f_session)
-            AND (f_before IS NULL OR failed_at < f_before) AND (f_below IS NULL OR number < f_below)
+            AND (f_user IS NULL OR partner_id = f_user) AND (f_before IS NULL OR failed_at < f_before)
+            AND (f_after IS NULL OR failed_at >= f_after) AND (f_below IS NULL OR number < f_below)
         ORDER BY number DESC LIMIT $1->>'limit'",
     ],
     postgres:
@@ -67,7 +69,9 @@ const LIST: Statement = Statement {
             AND ($1::json->>'reason' IS NULL OR reason = $1::json->>'reason')
             AND ($1::json->>'event' IS NULL OR event = $1::json->>'event')
             AND ($1::json->>'session' IS NULL OR session_id = $1::json->>'session')
+            AND ($1::json->>'user' IS NULL OR partner_id = $1::json->>'user')
             AND ($1::json->>'failed_before' IS NULL OR failed_at < ($1::json->>'failed_before')::bigint)
+            AND ($1::json->>'failed_after' IS NULL OR failed_at >= ($1::json->>'failed_after')::bigint)
             AND ($1::json->>'below' IS NULL OR number < ($1::json->>'below')::bigint)
         ORDER BY number DESC LIMIT ($1::json->>'limit')::bigint",
 };
@@ -77,10 +81,12 @@ const GROUPS: Statement = Statement {
     writes: false,
     sqlite: &["SELECT reason, event, count(*) AS letters, min(failed_at) AS oldest, max(failed_at) AS newest
         FROM dead_letters, (SELECT $1->>'id' AS f_id, $1->>'reason' AS f_reason, $1->>'event' AS f_event,
-            $1->>'session' AS f_session, $1->>'failed_before' AS f_before, $1->>'below' AS f_below)
+            $1->>'session' AS f_session, $1->>'user' AS f_user, $1->>'failed_before' AS f_before,
+            $1->>'failed_after' AS f_after, $1->>'below' AS f_below)
         WHERE ended IS NULL AND (f_id IS NULL OR id = f_id) AND (f_reason IS NULL OR reason = f_reason)
             AND (f_event IS NULL OR event = f_event) AND (f_session IS NULL OR session_id = f_session)
-            AND (f_before IS NULL OR failed_at < f_before) AND (f_below IS NULL OR number < f_below)
+            AND (f_user IS NULL OR partner_id = f_user) AND (f_before IS NULL OR failed_at < f_before)
+            AND (f_after IS NULL OR failed_at >= f_after) AND (f_below IS NULL OR number < f_below)
         GROUP BY reason, event ORDER BY letters DESC, reason, event"],
     postgres: "SELECT reason, event, count(*) AS letters, min(failed_at) AS oldest, max(failed_at) AS newest
         FROM dead_letters
@@ -88,7 +94,9 @@ const GROUPS: Statement = Statement {
             AND ($1::json->>'reason' IS NULL OR reason = $1::json->>'reason')
             AND ($1::json->>'event' IS NULL OR event = $1::json->>'event')
             AND ($1::json->>'session' IS NULL OR session_id = $1::json->>'session')
+            AND ($1::json->>'user' IS NULL OR partner_id = $1::json->>'user')
             AND ($1::json->>'failed_before' IS NULL OR failed_at < ($1::json->>'failed_before')::bigint)
+            AND ($1::json->>'failed_after' IS NULL OR failed_at >= ($1::json->>'failed_after')::bigint)
             AND ($1::json->>'below' IS NULL OR number < ($1::json->>'below')::bigint)
         GROUP BY reason, event ORDER BY letters DESC, reason, event",
 };
@@ -129,6 +137,21 @@ const ENDED: Statement = Statement {
         WHERE number = ($1::json->>'number')::bigint AND ended IS NOT NULL",
 };
 
+/// By what the index tells letters apart.
+const KNOWN: Statement = Statement {
+    name: "known_letters",
+    writes: false,
+    sqlite: &[
+        "SELECT l.id, l.identity, l.replay, l.failed_at FROM json_each($1, '$.letters') AS g JOIN dead_letters AS l
+            ON l.id = g.value->>'id' AND l.identity = g.value->>'identity' AND l.replay = g.value->>'replay'
+            AND l.failed_at = g.value->>'failed_at'
+        WHERE l.ended IS NULL",
+    ],
+    postgres: "SELECT l.id, l.identity, l.replay, l.failed_at
+        FROM json_to_recordset($1::json->'letters') AS g (id text, identity text, replay bigint, failed_at bigint)
+        JOIN dead_letters AS l USING (id, identity, replay, failed_at) WHERE l.ended IS NULL",
+};
+
 /// Dead letters that failed for one reason with one event name.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, sqlx::FromRow)]
 pub struct LetterGroup {
@@ -138,6 +161,28 @@ pub struct LetterGroup {
     /// When the first and the last of them failed, in milliseconds since the epoch.
     pub oldest: i64,
     pub newest: i64,
+}
+
+/// Names a letter: the index has each once.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, sqlx::FromRow)]
+pub struct LetterKey {
+    pub id: String,
+    /// Empty: none.
+    pub identity: String,
+    pub replay: i64,
+    pub failed_at: i64,
+}
+
+impl LetterKey {
+    /// Returns the name of `letter`.
+    pub fn of(letter: &Letter) -> LetterKey {
+        LetterKey {
+            id: letter.id.clone(),
+            identity: letter.identity.clone().unwrap_or_default(),
+            replay: letter.replay.into(),
+            failed_at: letter.failed_at,
+        }
+    }
 }
 
 impl Store {
@@ -195,6 +240,11 @@ impl Store {
             }
         }
         refused.map_or(Ok(()), Err)
+    }
+
+    /// Returns those of `letters` that lie in the queue, as far as the index knows.
+    pub async fn known_letters(&self, letters: &[LetterKey]) -> Result<Vec<LetterKey>, StoreError> {
+        self.db.call(&KNOWN, &json!({ "letters": letters })).await
     }
 
     /// Takes letters out of the index, because they were `replayed`, `dropped` or `removed`. Their numbers, with how and

@@ -10,6 +10,7 @@ mod claims;
 mod ledger;
 mod found;
 mod letters;
+mod sweeps;
 mod tickets;
 mod retention;
 mod steering;
@@ -32,9 +33,10 @@ use crate::{
 pub use actions::{ACTIONS_AT_ONCE, NewAction};
 pub use crate::domain::explain::Find;
 pub use error::StoreError;
-pub use letters::{LETTERS_AT_ONCE, LetterGroup};
+pub use letters::{LETTERS_AT_ONCE, LetterGroup, LetterKey};
 pub use retention::{Forgotten, Kept};
 pub use steering::{Living, Steered, Told};
+pub use sweeps::{Left, Sweeper, Turn};
 pub use tickets::{DueTicket, TicketReceipt};
 
 use database::Database;
@@ -46,8 +48,12 @@ pub struct LetterFilter {
     pub reason: Option<String>,
     pub event: Option<String>,
     pub session: Option<String>,
+    /// The recipient.
+    pub user: Option<String>,
     /// Only letters that failed before this, in milliseconds since the epoch.
     pub failed_before: Option<i64>,
+    /// Only letters that failed then or later.
+    pub failed_after: Option<i64>,
     /// Only letters with a smaller number: the next page of a listing.
     pub below: Option<i64>,
     /// At most this many; [`LETTERS_AT_ONCE`] when absent. Counting and grouping look at all of them.

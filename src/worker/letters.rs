@@ -6,20 +6,23 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use futures::FutureExt;
+use tokio_util::sync::CancellationToken;
 
 use super::{Worker, clock};
 use crate::{
     broker::{
-        Broker, Destination, Message,
+        Broker, Delivery, Destination, Message,
         headers::headers_json,
         marks::Marks,
-        sweep::{self, Verdict},
+        sweep::{Pace, Verdict, sweep_and},
     },
     domain::{
         event::{Event, MAX_BODY, decode, unreadable_identity},
         ledger::{Entry, Letter},
     },
-    store::LetterFilter,
+    letters::{self, Leftovers, LettersError},
+    store::{Left, LetterFilter},
 };
 
 const RECONCILE: Duration = Duration::from_secs(60);
@@ -35,7 +38,9 @@ impl<B: Broker> Worker<B> {
             };
             match differ {
                 Ok(true) if differed => {
-                    if let Err(error) = self.read_letters().await {
+                    if let Err(error) = self.read_letters().await
+                        && !matches!(error, LettersError::Taken(_))
+                    {
                         tracing::warn!(%error, "the dead-letter queue could not be read into the index; it is tried again");
                     }
                     differed = false;
@@ -55,8 +60,22 @@ impl<B: Broker> Worker<B> {
         Ok(depth.ready != u64::try_from(self.store.letter_count(&LetterFilter::default()).await?).unwrap_or(0))
     }
 
-    /// Reads the dead-letter queue once: letters the index does not know are added, those that are gone end as removed.
-    async fn read_letters(&self) -> anyhow::Result<()> {
+    /// Reads the dead-letter queue once: letters the index does not know are added, those that are gone end as removed. Whoever else
+    /// walks the queue meanwhile goes first: then it differs for that reason.
+    async fn read_letters(&self) -> Result<(), LettersError> {
+        let (dead, owner) = (self.topology.dead(), format!("worker {}", self.store.owner()));
+        letters::alone(&self.store, &dead, &owner, &self.state.stop, async |leftovers, stop| {
+            self.read_queue(&dead, leftovers, stop).await
+        })
+        .await
+    }
+
+    async fn read_queue(
+        &self,
+        dead: &str,
+        mut leftovers: Leftovers,
+        stop: CancellationToken,
+    ) -> Result<((), Left), LettersError> {
         let mut known: HashMap<String, Vec<i64>> = HashMap::new();
         let mut page = LetterFilter::default();
         loop {
@@ -66,20 +85,29 @@ impl<B: Broker> Worker<B> {
             letters.iter().for_each(|letter| known.entry(key(letter)).or_default().push(letter.number));
         }
         let mut unknown = Vec::new();
-        let dead = self.topology.dead();
-        sweep::sweep(&self.broker, &dead, |delivery| {
+        let decide = |delivery: &Delivery| {
+            if leftovers.ends(&delivery.message) {
+                return (Verdict::Drop, ());
+            }
             let mut marks = found_marks(&delivery.message);
             if known.get_mut(&key(&found_letter(&delivery.message, &marks))).and_then(Vec::pop).is_some() {
-                return Verdict::Keep;
+                return (Verdict::Keep, ());
             }
             // Marked as ours are, so that it is known again and stays as long as they do.
             marks.failed_at.get_or_insert_with(clock::now);
             let mut marked = delivery.message.copy().message;
             marks.write(&mut marked);
             unknown.push(found_letter(&marked, &marks));
-            Verdict::Replace(Destination::Queue(dead.clone()), marked)
-        })
-        .await?;
+            (Verdict::Replace(Destination::Queue(dead.to_owned()), marked), ())
+        };
+        let pace = Pace { per_second: None, stop: stop.clone() };
+        let settle = |_| async { Ok::<(), LettersError>(()) }.boxed();
+        sweep_and(&self.broker, dead, &pace, decide, settle).await?;
+        if stop.is_cancelled() {
+            // What was not seen is not gone.
+            self.store.add_letters(unknown).await?;
+            return Ok(((), Left::AsBefore));
+        }
         let gone: Vec<i64> = known.into_values().flatten().collect();
         if !unknown.is_empty() || !gone.is_empty() {
             tracing::warn!(
@@ -90,7 +118,7 @@ impl<B: Broker> Worker<B> {
         }
         self.store.add_letters(unknown).await?;
         self.store.end_letters(&gone, "removed").await?;
-        Ok(())
+        Ok(((), Left::Nothing))
     }
 }
 

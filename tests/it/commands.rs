@@ -155,6 +155,13 @@ async fn check_finds_everything_in_order_and_each_thing_that_is_not() {
 
 /// Puts a dead letter into queue and index, as the worker does.
 pub async fn bury(rig: &Rig, id: &str, reason: &str, fields: Value) {
+    let (message, letter) = dead_letter(rig, id, reason, fields);
+    rig.broker.publish(&Destination::Queue(rig.topology.dead()), message).await.unwrap();
+    rig.store.add_letters(vec![letter]).await.unwrap();
+}
+
+/// Returns a dead letter as it lies in the queue, and as the index has it.
+pub fn dead_letter(rig: &Rig, id: &str, reason: &str, fields: Value) -> (Message, Letter) {
     let mut event = json!({ "id": id, "event": "a.b", "sessionId": "s1" });
     event.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     let failed_at = Timestamp::now();
@@ -189,8 +196,7 @@ pub async fn bury(rig: &Rig, id: &str, reason: &str, fields: Value) {
         body: BASE64_STANDARD.encode(&message.body),
         body_bytes: message.body.len() as i64,
     };
-    rig.broker.publish(&Destination::Queue(rig.topology.dead()), message).await.unwrap();
-    rig.store.add_letters(vec![letter]).await.unwrap();
+    (message, letter)
 }
 
 async fn indexed(rig: &Rig) -> Vec<String> {

@@ -33,4 +33,5 @@ mod outages;
 mod repeats;
 mod redaction;
 mod explain;
+mod letters;
 mod provider;

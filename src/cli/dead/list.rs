@@ -38,6 +38,31 @@ pub(super) async fn list(config: &Config, filter: &LetterFilter, json: bool, now
     output::line(&format!("\n{}", counts(&groups, letters.len())))
 }
 
+pub(super) async fn groups(config: &Config, filter: &LetterFilter, json: bool, now: Timestamp) -> Result<(), Stop> {
+    let groups = connect::store(config).await?.letter_groups(filter).await?;
+    if json {
+        return groups.iter().try_for_each(output::json);
+    }
+    if groups.is_empty() {
+        return output::line("no dead letters match");
+    }
+    output::line(&group_table(&groups, now.as_millisecond()))
+}
+
+fn group_table(groups: &[LetterGroup], now: i64) -> String {
+    let heading = ["letters", "reason", "event", "newest", "oldest"].map(str::to_owned).to_vec();
+    let row = |group: &LetterGroup| {
+        vec![
+            group.letters.to_string(),
+            clean(&group.reason),
+            clean(group.event.as_deref().unwrap_or("unreadable")),
+            format!("{} ago", output::span(now - group.newest)),
+            format!("{} ago", output::span(now - group.oldest)),
+        ]
+    };
+    output::table(&std::iter::once(heading).chain(groups.iter().map(row)).collect::<Vec<_>>())
+}
+
 fn table(letters: &[Letter], now: i64) -> String {
     let heading = ["#", "id", "event", "session", "reason", "attempts", "failed", "error"].map(str::to_owned).to_vec();
     let row = |letter: &Letter| {
@@ -188,8 +213,10 @@ mod tests {
             event: Some(event.into()),
             letters,
             oldest: 0,
-            newest: 0,
+            newest: 40_000,
         };
+        let told = words(&group_table(&[group("a", 2)], 42_000));
+        assert_eq!(told, words("letters reason event newest oldest 2 rejected a 2.0s ago 42s ago"));
         assert_eq!(
             counts(&[group("a", 2), group("b", 1)], 2),
             "3 in all, the newest 2 shown (--limit)\n  2 a: rejected\n  1 b: rejected"

@@ -1,8 +1,9 @@
-//! `herald dead`: the dead letters. Listing reads the index; replay and drop walk the queue itself.
+//! `herald dead`: the dead letters. Listing, showing and exporting read the index and never the queue; replay and drop walk the queue
+//! itself, import adds to it.
 
 mod list;
-mod pick;
 mod sweep;
+mod import;
 
 use jiff::Timestamp;
 
@@ -18,11 +19,13 @@ const EXAMPLES: &str = "\
 Examples:
   herald dead list                                  all, and how many for which reason
   herald dead list --reason exhausted --older 1h
+  herald dead list --group                          one line for each reason and event
   herald dead show 12                               one letter, by number or event id
   herald dead replay --event session.paused         what would be replayed
-  herald dead replay --event session.paused --yes   replays it
+  herald dead replay --event session.paused --yes   replays it; Ctrl-C stops in order, again goes on
   herald dead drop --older 7d --yes
-  herald dead export > letters.jsonl";
+  herald dead export > letters.jsonl
+  herald dead import letters.jsonl --yes            puts them back, but for those that are there";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -37,7 +40,10 @@ enum Command {
     List {
         #[command(flatten)]
         filter: Filter,
-        /// Prints one JSON object for each letter
+        /// Only the counts: one line for each reason and event, the largest first
+        #[arg(long, conflicts_with = "limit")]
+        group: bool,
+        /// Prints one JSON object for each letter, or group
         #[arg(long)]
         json: bool,
     },
@@ -79,6 +85,13 @@ enum Command {
         #[command(flatten)]
         filter: Filter,
     },
+    /// Puts exported letters back into the queue, each checked; those that lie there are left out
+    Import {
+        /// File of an export; - is standard input
+        file: String,
+        #[command(flatten)]
+        act: Act,
+    },
 }
 
 /// Which letters are meant; each flag that is given must match.
@@ -96,9 +109,15 @@ struct Filter {
     /// Session id
     #[arg(long)]
     session: Option<String>,
+    /// The recipient
+    #[arg(long)]
+    user: Option<String>,
     /// Failed longer ago than this, e.g. 1h
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     older: Option<std::time::Duration>,
+    /// Failed within the last so long, e.g. 10m
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    newer: Option<std::time::Duration>,
     /// At most so many, newest first
     #[arg(long, value_name = "N")]
     limit: Option<u32>,
@@ -117,15 +136,31 @@ struct Act {
 
 impl Filter {
     fn letters(&self, now: Timestamp) -> LetterFilter {
-        let age = |age: std::time::Duration| i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        let ago = |age: std::time::Duration| {
+            let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+            now.as_millisecond().saturating_sub(age)
+        };
         LetterFilter {
             id: self.id.clone(),
             reason: self.reason.clone(),
             event: self.event.clone(),
             session: self.session.clone(),
-            failed_before: self.older.map(|older| now.as_millisecond().saturating_sub(age(older))),
+            user: self.user.clone(),
+            failed_before: self.older.map(ago),
+            failed_after: self.newer.map(ago),
             limit: self.limit,
             ..LetterFilter::default()
+        }
+    }
+}
+
+impl Act {
+    /// Tells whether to go on after the preview; an error when nobody said so.
+    fn decide(&self, verb: &str) -> Result<bool, Stop> {
+        match (self.dry_run, self.yes) {
+            (true, _) => Ok(false),
+            (false, true) => Ok(true),
+            (false, false) => Err(Stop::failed(format!("nothing was done; add --yes to {verb} them"))),
         }
     }
 }
@@ -133,13 +168,15 @@ impl Filter {
 pub(super) async fn run(config: &Config, args: Args) -> Result<(), Stop> {
     let now = Timestamp::now();
     match args.command {
-        Command::List { filter, json } => list::list(config, &filter.letters(now), json, now).await,
+        Command::List { filter, group: true, json } => list::groups(config, &filter.letters(now), json, now).await,
+        Command::List { filter, group: false, json } => list::list(config, &filter.letters(now), json, now).await,
         Command::Show { letter, filter, json } => list::show(config, letter, filter.letters(now), json).await,
         Command::Replay { filter, act, rate, ignore_expiry } => {
             sweep::replay(config, &filter.letters(now), &act, rate, ignore_expiry, now).await
         }
         Command::Drop { filter, act } => sweep::drop(config, &filter.letters(now), &act).await,
         Command::Export { filter } => list::export(config, &filter.letters(now)).await,
+        Command::Import { file, act } => import::import(config, &file, &act, now).await,
     }
 }
 

@@ -1,25 +1,20 @@
-//! `dead replay` and `dead drop`: first what would be done, then, with `--yes`, one sweep through the queue.
-//!
-//! A letter's replacement is confirmed before the index hears of it, and the index before the letter is acknowledged: a
-//! crash in between leaves the letter twice, never gone.
+//! `dead replay` and `dead drop`: first what would be done, then, with `--yes`, one walk through the queue.
 
-use futures::FutureExt;
 use jiff::Timestamp;
 
 use crate::{
-    broker::{
-        Broker, Delivery, Message,
-        amqp::Role,
-        marks::{self, Marks},
-        sweep::{Swept, Verdict, sweep_and},
-    },
-    cli::{connect, operator, output, stop::Stop},
+    broker::{Broker, amqp::Role, sweep::Pace},
+    cli::{connect, interrupt, operator, output, stop::Stop},
     config::Config,
     domain::action::Deed,
+    letters::{Action, Done, Picked, carry_out, this_process},
     store::{LetterFilter, Store},
 };
 
-use super::{Act, pick::Picked};
+use super::Act;
+
+/// Said at the first Ctrl-C.
+pub(super) const STOPPING: &str = "stopping after what is in hand; once more ends at once, and loses nothing either";
 
 pub(super) async fn replay(
     config: &Config,
@@ -34,23 +29,10 @@ pub(super) async fn replay(
     if !announce("replay", &picked, act)? {
         return Ok(());
     }
-    let broker = connect::broker(config, Role::Command).await?;
-    let events = connect::topology(config).events();
-    let replace = |message: &Message| {
-        let marks = Marks::of_letter(message);
-        let (to, mut replayed) = marks::replayed(message, &marks, &events);
-        if ignore_expiry {
-            let marks = Marks { ignore_expiry: true, ..Marks::read(&replayed) };
-            marks.write(&mut replayed);
-        }
-        Verdict::Replace(to, replayed)
-    };
-    let wanted = picked.count();
     let action = operator::begin(&store, Deed::Replay, operator::letters(filter)).await?;
-    let swept = walk(config, &broker, &store, picked, rate, "replayed", replace).await;
-    action.end(swept.as_ref().map(|swept| (swept.replaced, "replayed"))).await;
-    broker.close().await;
-    report("replayed", wanted, swept?.replaced)
+    let done = walk(config, &store, picked, Action::Replay { ignore_expiry }, rate).await;
+    action.end(done.as_ref().map(|done| (done.done, "replayed"))).await;
+    report("replayed", done?)
 }
 
 pub(super) async fn drop(config: &Config, filter: &LetterFilter, act: &Act) -> Result<(), Stop> {
@@ -59,22 +41,16 @@ pub(super) async fn drop(config: &Config, filter: &LetterFilter, act: &Act) -> R
     if !announce("drop", &picked, act)? {
         return Ok(());
     }
-    let broker = connect::broker(config, Role::Command).await?;
-    let wanted = picked.count();
     let action = operator::begin(&store, Deed::Drop, operator::letters(filter)).await?;
-    let swept = walk(config, &broker, &store, picked, None, "dropped", |_| Verdict::Drop).await;
-    action.end(swept.as_ref().map(|swept| (swept.dropped, "dropped"))).await;
-    broker.close().await;
-    report("dropped", wanted, swept?.dropped)
+    let done = walk(config, &store, picked, Action::Drop, None).await;
+    action.end(done.as_ref().map(|done| (done.done, "dropped"))).await;
+    report("dropped", done?)
 }
 
 /// Says what will be done, and returns whether to do it.
 fn announce(verb: &str, picked: &Picked, act: &Act) -> Result<bool, Stop> {
     output::line(&preview(verb, picked, act.yes))?;
-    if picked.count() == 0 || act.dry_run {
-        return Ok(false);
-    }
-    if act.yes { Ok(true) } else { Err(Stop::failed(format!("nothing was done; add --yes to {verb} them"))) }
+    if picked.count() == 0 { Ok(false) } else { act.decide(verb) }
 }
 
 fn preview(verb: &str, picked: &Picked, sure: bool) -> String {
@@ -93,40 +69,31 @@ fn preview(verb: &str, picked: &Picked, sure: bool) -> String {
     text
 }
 
-/// Sweeps the queue once, doing `act` with each letter that was picked.
-async fn walk<B: Broker>(
-    config: &Config,
-    broker: &B,
-    store: &Store,
-    mut picked: Picked,
-    rate: Option<u32>,
-    how: &'static str,
-    act: impl Fn(&Message) -> Verdict,
-) -> Result<Swept, Stop> {
-    let queue = connect::topology(config).dead();
-    let bar = output::progress(broker.depth(&queue).await?.ready, "dead letters");
-    let decide = |delivery: &Delivery| {
-        bar.inc(1);
-        match picked.take(&delivery.message) {
-            Some(number) => (act(&delivery.message), number),
-            None => (Verdict::Keep, 0),
-        }
-    };
-    let settle = |numbers: Vec<i64>| {
-        let store = store.clone();
-        async move { store.end_letters(&numbers, how).await.map_err(Stop::from) }.boxed()
-    };
-    let swept = sweep_and(broker, &queue, rate, decide, settle).await;
+/// Walks the queue once, doing `action` with each letter that was picked.
+async fn walk(config: &Config, store: &Store, picked: Picked, action: Action, rate: Option<u32>) -> Result<Done, Stop> {
+    let broker = connect::broker(config, Role::Command).await?;
+    let topology = connect::topology(config);
+    let bar = output::progress(broker.depth(&topology.dead()).await?.ready, "dead letters");
+    let pace = Pace { per_second: rate, stop: interrupt::on_signal(STOPPING) };
+    let owner = this_process("herald dead");
+    let done = carry_out((&broker, store, &topology), &owner, picked, action, &pace, || bar.inc(1)).await;
     bar.finish_and_clear();
-    swept
+    broker.close().await;
+    Ok(done?)
 }
 
-fn report(verb: &str, wanted: u64, done: u64) -> Result<(), Stop> {
+fn report(verb: &str, done: Done) -> Result<(), Stop> {
+    let Done { wanted, done, interrupted } = done;
     output::line(&format!("{verb} {done}"))?;
-    if done < wanted {
-        let missing = wanted - done;
-        let why = "they left the queue meanwhile; `herald run` mends the index";
-        eprintln!("herald: warning: {missing} letters of the index were not found in the queue: {why}");
+    match wanted - done {
+        0 => Ok(()),
+        left if interrupted => Err(Stop::failed(format!(
+            "interrupted: {left} of {wanted} letters lie in the queue as before; the same command goes on with them"
+        ))),
+        missing => {
+            let why = "they left the queue meanwhile; `herald run` mends the index";
+            eprintln!("herald: warning: {missing} letters of the index were not found in the queue: {why}");
+            Ok(())
+        }
     }
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Which letters of the index are meant, and finding each of them again in the queue. Pure but for reading the index.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
@@ -8,22 +8,25 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     broker::{Message, marks::Marks},
-    cli::stop::Stop,
     domain::{
         event::{self, MAX_BODY, Meta},
         ledger::Letter,
     },
-    store::{LetterFilter, Store},
+    store::{LetterFilter, Store, StoreError},
 };
+
+/// Letters read at once: with bodies of up to 90 KiB, some 18 MiB.
+const PAGE: u32 = 200;
 
 /// Letters chosen from the index, by what they look like in the queue.
 #[derive(Default)]
-pub(super) struct Picked {
+pub struct Picked {
     by_body: HashMap<[u8; 32], Vec<Known>>,
+    left: u64,
     /// How many for which reason.
-    pub(super) reasons: std::collections::BTreeMap<String, u64>,
+    pub reasons: BTreeMap<String, u64>,
     /// Left out, because they would expire at once.
-    pub(super) expired: u64,
+    pub expired: u64,
 }
 
 struct Known {
@@ -34,19 +37,27 @@ struct Known {
 }
 
 impl Picked {
-    /// Chooses the letters that match. With `unexpired_at` those that would expire at once then are left out.
-    pub(super) async fn read(
+    /// Chooses the letters that match, newest first. With `unexpired_at` those that would expire at once then are left out, and
+    /// the filter's limit counts the others.
+    pub async fn read(
         store: &Store,
         filter: &LetterFilter,
         unexpired_at: Option<Timestamp>,
-    ) -> Result<Picked, Stop> {
+    ) -> Result<Picked, StoreError> {
         let mut picked = Picked::default();
-        super::pages(store, filter, |letter| {
-            picked.add(&letter, unexpired_at);
-            Ok(())
-        })
-        .await?;
-        Ok(picked)
+        let mut page = LetterFilter { limit: Some(PAGE), ..filter.clone() };
+        let most = filter.limit.map_or(u64::MAX, u64::from);
+        loop {
+            let letters = store.letters(&page).await?;
+            let Some(last) = letters.last() else { return Ok(picked) };
+            page.below = Some(last.number);
+            for letter in &letters {
+                if picked.count() == most {
+                    return Ok(picked);
+                }
+                picked.add(letter, unexpired_at);
+            }
+        }
     }
 
     fn add(&mut self, letter: &Letter, unexpired_at: Option<Timestamp>) {
@@ -59,10 +70,17 @@ impl Picked {
         let Letter { number, failed_at, replay, .. } = *letter;
         let known = Known { number, id: letter.id.clone(), failed_at, replay };
         self.by_body.entry(digest(&body)).or_default().push(known);
+        self.left += 1;
     }
 
-    pub(super) fn count(&self) -> u64 {
+    /// Returns how many were chosen.
+    pub fn count(&self) -> u64 {
         self.reasons.values().sum()
+    }
+
+    /// Tells whether each was found again.
+    pub(super) fn all_taken(&self) -> bool {
+        self.left == 0
     }
 
     /// Takes the letter that `message` is, and returns its number.
@@ -77,6 +95,7 @@ impl Picked {
                 && failed_at.is_none_or(|at| at == known.failed_at)
                 && marks.replay == known.replay
         })?;
+        self.left -= 1;
         Some(known.swap_remove(at).number)
     }
 }
@@ -159,6 +178,7 @@ mod tests {
             let mut picked = picked(&[letter(7, "a")], None);
             assert_eq!(picked.take(&found), expected);
             assert_eq!(picked.take(&found), None, "once only");
+            assert_eq!(picked.all_taken(), expected.is_some());
         }
     }
 
