@@ -17,6 +17,7 @@ pub mod standing;
 pub mod steering;
 pub mod action;
 pub mod explain;
+pub mod symptoms;
 pub mod when;
 
 mod duration;

@@ -102,10 +102,14 @@ impl Picked {
 
 /// Returns when the letter's own `expiresAt` is.
 fn expires(letter: &Letter, body: &[u8]) -> Option<Timestamp> {
+    event::decode(body, &meta(letter)).ok()?.expires_at
+}
+
+/// Returns what the letter's event is read from beside its body.
+pub(super) fn meta(letter: &Letter) -> Meta<'_> {
     let headers = letter.headers.as_object().into_iter().flatten().filter(|(name, _)| event::is_attribute(name));
     let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
-    let meta = Meta { message_id: Some(&letter.id), content_type: letter.content_type.as_deref(), headers };
-    event::decode(body, &meta).ok()?.expires_at
+    Meta { message_id: Some(&letter.id), content_type: letter.content_type.as_deref(), headers }
 }
 
 /// Digests what the index keeps of a body: its beginning.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     broker::{Broker, Destination, Message, Topology, headers_of_json, marks::Marks},
     domain::{
-        event::{MAX_BODY, MAX_STRING_BYTES, Meta, decode},
+        event::{MAX_BODY, MAX_STRING_BYTES, decode},
         ledger::Letter,
         redact,
         retry::delay_name,
@@ -21,7 +21,7 @@ use crate::{
     store::{Left, LetterKey, Store},
 };
 
-use super::{LettersError, alone};
+use super::{LettersError, alone, pick::meta};
 
 /// Letters published and then written into the index at once.
 const CHUNK: usize = 100;
@@ -80,7 +80,7 @@ pub fn read_letter(line: &str, now: i64, retention: Duration) -> Result<Letter, 
         let cut = if body.len() == MAX_BODY { ": the index keeps no more, so it cannot be put back whole" } else { "" };
         return Err(format!("body: {} bytes, but body_bytes says {}{cut}", body.len(), letter.body_bytes));
     }
-    let identity = decode(&body, &Meta { message_id: Some(&letter.id) }).ok().map(|event| event.identity());
+    let identity = decode(&body, &meta(&letter)).ok().map(|event| event.identity());
     if letter.identity.is_some() && letter.identity != identity {
         return Err("identity: is not that of the body".to_owned());
     }
@@ -189,7 +189,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::broker::headers_json;
+    use crate::{broker::headers_json, domain::event::Meta};
 
     const NOW: i64 = 1_777_629_600_000;
     const DAY: Duration = Duration::from_secs(86_400);

@@ -3,7 +3,10 @@
 //! Called through [`Store::claim`] by the worker's third stop, and by its heartbeat. A claim is never a mark that an event
 //! was seen: it only says who is at it. Time is the database's clock throughout.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use futures::future::BoxFuture;
 use serde::Serialize;
@@ -106,19 +109,38 @@ const HEARTBEAT: Statement = Statement {
     name: "heartbeat",
     writes: true,
     sqlite: &[
-        "INSERT INTO workers (owner, instance, started_at, beat_at)
-        SELECT $1->>'owner', $1->>'instance', ms, ms FROM clock WHERE true
-        ON CONFLICT (owner) DO UPDATE SET beat_at = excluded.beat_at",
+        "INSERT INTO workers (owner, instance, started_at, beat_at, head_after)
+        SELECT $1->>'owner', $1->>'instance', ms, ms, $1->>'head_after' FROM clock WHERE true
+        ON CONFLICT (owner) DO UPDATE SET beat_at = excluded.beat_at, head_after = excluded.head_after",
         "SELECT ended, (SELECT count(*) FROM living_workers WHERE owner <> $1->>'owner') + 1 AS living
         FROM workers WHERE owner = $1->>'owner'",
     ],
     postgres: "WITH beat AS (
-        INSERT INTO workers (owner, instance, started_at, beat_at)
-        SELECT $1::json->>'owner', $1::json->>'instance', ms, ms FROM clock
-        ON CONFLICT (owner) DO UPDATE SET beat_at = excluded.beat_at RETURNING ended
+        INSERT INTO workers (owner, instance, started_at, beat_at, head_after)
+        SELECT $1::json->>'owner', $1::json->>'instance', ms, ms, ($1::json->>'head_after')::bigint FROM clock
+        ON CONFLICT (owner) DO UPDATE SET beat_at = excluded.beat_at, head_after = excluded.head_after RETURNING ended
     )
     SELECT ended, (SELECT count(*) FROM living_workers WHERE owner <> $1::json->>'owner') + 1 AS living FROM beat",
 };
+
+const WORKERS: Statement = Statement {
+    name: "workers",
+    writes: false,
+    sqlite: &["SELECT instance, started_at, head_after FROM workers
+        WHERE owner IN (SELECT owner FROM living_workers) ORDER BY instance, started_at"],
+    postgres: "SELECT instance, started_at, head_after FROM workers
+        WHERE owner IN (SELECT owner FROM living_workers) ORDER BY instance, started_at",
+};
+
+/// A worker that lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+pub struct WorkerMark {
+    pub instance: String,
+    /// Milliseconds since the epoch.
+    pub started_at: i64,
+    /// What lies in the events queue came later; `None`: it has neither taken an event nor seen the queue empty.
+    pub head_after: Option<i64>,
+}
 
 const FAREWELL: Statement = Statement {
     name: "farewell",
@@ -207,7 +229,10 @@ impl Store {
     /// Says that this worker lives, and returns how many do, itself included. Fails with [`StoreError::Config`] when another
     /// start has taken its place: the same `instance`, or any second worker on SQLite.
     pub async fn heartbeat(&self) -> Result<u32, StoreError> {
-        let rows: Vec<(Option<String>, i64)> = self.db.call(&HEARTBEAT, &self.who()).await?;
+        let mut parameter = self.who();
+        let head_after = self.worker.head_after.load(Ordering::Relaxed);
+        parameter["head_after"] = (head_after > 0).then_some(head_after).into();
+        let rows: Vec<(Option<String>, i64)> = self.db.call(&HEARTBEAT, &parameter).await?;
         match rows.into_iter().next() {
             Some((Some(ended), _)) if ended == "superseded" => Err(StoreError::Config(match self.db.is_sqlite() {
                 true => {
@@ -218,6 +243,17 @@ impl Store {
             Some((_, living)) => Ok(u32::try_from(living).unwrap_or(u32::MAX)),
             None => Err(StoreError::Unavailable("the heartbeat returned no row".to_owned())),
         }
+    }
+
+    /// Notes for the next heartbeat that the head of the events queue came later than `at`, in milliseconds since the epoch: an
+    /// event that came then was taken, or the queue was empty.
+    pub fn note_head(&self, at: i64) {
+        self.worker.head_after.fetch_max(at, Ordering::Relaxed);
+    }
+
+    /// Lists the workers that live.
+    pub async fn workers(&self) -> Result<Vec<WorkerMark>, StoreError> {
+        self.db.call(&WORKERS, &json!({})).await
     }
 
     /// Says that this worker ends in order: what it still claims is free at once and no crash is counted.

@@ -116,6 +116,26 @@ const BOOKS: Statement = Statement {
         FROM events GROUP BY 1, 2, 3",
 };
 
+/// By the index of the books: what waits is a small part of the rows.
+const WAITING: Statement = Statement {
+    name: "waiting",
+    writes: false,
+    sqlite: &["SELECT queue, min(first_seen) AS oldest, sum(CASE WHEN next_at < $1->>'late' THEN 1 ELSE 0 END) AS overdue
+        FROM events WHERE state = 'waiting' GROUP BY queue"],
+    postgres: "SELECT queue, min(first_seen) AS oldest, count(*) FILTER (WHERE next_at < ($1::json->>'late')::bigint) AS overdue
+        FROM events WHERE state = 'waiting' GROUP BY queue",
+};
+
+/// What waits in one queue, or in hand (no queue).
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Waiting {
+    pub queue: Option<String>,
+    /// First receipt of the oldest, in milliseconds since the epoch.
+    pub oldest: i64,
+    /// How many should have been tried before the time asked for.
+    pub overdue: i64,
+}
+
 #[derive(Serialize)]
 struct Parameter<'a> {
     owner: &'a str,
@@ -172,5 +192,10 @@ impl Store {
             }
         }
         Ok(books)
+    }
+
+    /// Returns what waits, by queue. Overdue is what should have been tried before `late`, in milliseconds since the epoch.
+    pub async fn waiting(&self, late: i64) -> Result<Vec<Waiting>, StoreError> {
+        self.db.call(&WAITING, &json!({ "late": late })).await
     }
 }

@@ -23,7 +23,7 @@ mod database;
 mod connect;
 mod error;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicI64};
 
 use crate::{
     domain::ledger::{Claim, Claimed, Entry, Letter, Ticket},
@@ -32,7 +32,9 @@ use crate::{
 
 pub use actions::{ACTIONS_AT_ONCE, NewAction};
 pub use crate::domain::explain::Find;
+pub use claims::WorkerMark;
 pub use error::StoreError;
+pub use ledger::Waiting;
 pub use letters::{LETTERS_AT_ONCE, LetterGroup, LetterKey};
 pub use retention::{Forgotten, Kept};
 pub use steering::{Living, Steered, Told};
@@ -94,6 +96,8 @@ struct Worker {
     owner: String,
     /// Which of the sixteen counters of identities received is ours.
     shard: u32,
+    /// The head of the events queue came later, in milliseconds since the epoch; 0: not known.
+    head_after: AtomicI64,
 }
 
 impl Store {
@@ -114,7 +118,8 @@ impl Store {
         let db = Database::open(url).await?;
         let shard = instance.bytes().map(u32::from).sum::<u32>() % 16;
         let owner = format!("{instance}/{}", uuid::Uuid::new_v4());
-        let worker = Arc::new(Worker { instance: instance.to_owned(), owner, shard });
+        let head_after = AtomicI64::new(0);
+        let worker = Arc::new(Worker { instance: instance.to_owned(), owner, shard, head_after });
         // SQLite has one writer: a second request would only wait for the first.
         let requests = if db.is_sqlite() { 1 } else { 3 };
         let limits = Limits { requests, items: BATCH, weight: BATCH_BYTES };

@@ -258,8 +258,20 @@ impl Received {
         if self.marks.replay > 0 {
             return first_receipt;
         }
-        let sent = self.delivery.message.properties.timestamp().as_ref();
-        let sent = sent.and_then(|seconds| jiff::Timestamp::from_second(i64::try_from(*seconds).ok()?).ok());
-        event.occurred_at.or(sent).unwrap_or(first_receipt)
+        event.occurred_at.or(self.sent()).unwrap_or(first_receipt)
+    }
+
+    /// Returns the broker's timestamp.
+    fn sent(&self) -> Option<jiff::Timestamp> {
+        let seconds = self.delivery.message.properties.timestamp().as_ref()?;
+        jiff::Timestamp::from_second(i64::try_from(*seconds).ok()?).ok()
+    }
+
+    /// Returns when it was put into the events queue, in milliseconds since the epoch, as far as the message tells; `None` for
+    /// a copy, which came by another way and later.
+    pub(super) fn published(&self) -> Option<i64> {
+        let occurred = || self.event.as_ref().ok().and_then(|event| event.occurred_at);
+        let published = self.sent().or_else(occurred).unwrap_or(self.at);
+        self.marks.is_empty().then(|| published.min(self.at).as_millisecond())
     }
 }

@@ -102,7 +102,13 @@ impl<B: Broker> Worker<B> {
                 () = &mut paused => return Why::Paused,
                 _ = reopen.changed() => return Why::Reopen,
                 delivery = consumer.next() => match delivery {
-                    Some(delivery) => self.enter(Received::read(delivery)),
+                    Some(delivery) => {
+                        let received = Received::read(delivery);
+                        if let Some(published) = received.published() {
+                            self.store.note_head(published);
+                        }
+                        self.enter(received);
+                    }
                     None => return Why::ChannelEnded,
                 },
             }

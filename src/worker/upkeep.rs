@@ -6,7 +6,7 @@ use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use tokio::time::Instant;
 
-use super::Worker;
+use super::{Worker, clock};
 use crate::{broker::Broker, domain::outcome::Provider, store::StoreError};
 
 /// A worker that is silent for ten seconds is taken for dead, so it speaks every two.
@@ -73,7 +73,11 @@ impl<B: Broker> Worker<B> {
         }
         self.gauge_gates();
         for queue in self.topology.queues().into_iter().map(|queue| queue.name) {
+            let asked = clock::now_ms();
             if let Ok(depth) = self.broker.depth(&queue).await {
+                if depth.ready == 0 && queue == self.topology.events() {
+                    self.store.note_head(asked);
+                }
                 metrics::gauge!("herald_queue_ready", "queue" => queue).set(depth.ready as f64);
             }
         }

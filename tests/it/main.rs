@@ -34,4 +34,5 @@ mod repeats;
 mod redaction;
 mod explain;
 mod letters;
+mod status;
 mod provider;
