@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     broker::{Message, marks::Marks},
-    domain::event::{Meta, decode},
+    domain::event::decode,
     store::LetterKey,
 };
 
@@ -74,6 +74,7 @@ mod tests {
     use lapin::BasicProperties;
 
     use super::*;
+    use crate::domain::event::Meta;
 
     fn message(body: &str, id: Option<&str>, failed_at: i64, replay: u32) -> Message {
         let mut message = Message { body: body.to_owned().into(), properties: BasicProperties::default() };

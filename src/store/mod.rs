@@ -30,8 +30,8 @@ use crate::{
     provider::coalescer::{Coalescer, Limits, Lost},
 };
 
-pub use actions::{ACTIONS_AT_ONCE, NewAction};
 pub use crate::domain::explain::Find;
+pub use actions::{ACTIONS_AT_ONCE, NewAction};
 pub use claims::WorkerMark;
 pub use error::StoreError;
 pub use ledger::Waiting;

@@ -3,21 +3,24 @@
 //! The letters leave the queue before the store forgets them, or a worker would find them there again. The record of it names
 //! the user by a hash.
 
+use futures::FutureExt;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::{
-        Broker, BrokerError, Message,
+        Broker, Delivery, Message,
         amqp::Role,
-        sweep::{self, Verdict},
+        sweep::{Pace, Verdict, sweep_and},
     },
-    cli::{connect, operator, output, stop::Stop},
+    cli::{connect, interrupt, operator, output, stop::Stop},
     config::Config,
     domain::{
         action::{Deed, user_mark},
-        event::{Meta, decode},
+        event::decode,
     },
-    store::{Forgotten, Kept, Store},
+    letters::{LettersError, alone, this_process},
+    store::{Forgotten, Kept, Left, Store},
 };
 
 pub(super) async fn run(config: &Config, user: &str, yes: bool) -> Result<(), Stop> {
@@ -38,19 +41,28 @@ pub(super) async fn run(config: &Config, user: &str, yes: bool) -> Result<(), St
 async fn forget(config: &Config, store: &Store, user: &str) -> Result<(u64, Forgotten), Stop> {
     let broker = connect::broker(config, Role::Command).await?;
     let queue = connect::topology(config).dead();
-    let swept = sweep::sweep(&broker, &queue, |delivery| match addressed_to(&delivery.message, user) {
-        true => Verdict::Drop,
-        false => Verdict::Keep,
+    let stop = interrupt::on_signal("stopping; nothing else is forgotten, the same command goes on");
+    let walked = alone(store, &queue, &this_process("herald users forget"), &stop, async |mut leftovers, stop| {
+        let decide = |delivery: &Delivery| {
+            let gone = leftovers.ends(&delivery.message) || addressed_to(&delivery.message, user);
+            (if gone { Verdict::Drop } else { Verdict::Keep }, ())
+        };
+        let settle = |_| async { Ok::<(), LettersError>(()) }.boxed();
+        let pace = Pace { per_second: None, stop: CancellationToken::clone(&stop) };
+        let swept = sweep_and(&broker, &queue, &pace, decide, settle).await?;
+        Ok((swept.dropped, if stop.is_cancelled() { Left::AsBefore } else { Left::Nothing }))
     })
     .await;
     broker.close().await;
-    let dropped = swept.map_err(|error: BrokerError| Stop::from(error))?.dropped;
+    let dropped = walked?;
+    if stop.is_cancelled() {
+        return Err(Stop::failed(format!("interrupted after {dropped} dead letters; the same command goes on")));
+    }
     Ok((dropped, store.forget(user).await?))
 }
 
 fn addressed_to(message: &Message, user: &str) -> bool {
-    let message_id = message.properties.message_id().as_ref().map(|id| id.as_str());
-    decode(&message.body, &Meta { message_id }).is_ok_and(|event| event.partner_id.as_deref() == Some(user))
+    decode(&message.body, &message.meta()).is_ok_and(|event| event.partner_id.as_deref() == Some(user))
 }
 
 fn preview(kept: &Kept, yes: bool) -> String {

@@ -222,7 +222,8 @@ impl Way<'_> {
             title: "Test".to_owned(),
             body: "A test push, sent by an operator.".to_owned(),
             data: data.clone(),
-            collapse_id: payload::collapse_id(&id),
+            // A UUID is short enough for Apple as it is.
+            collapse_id: id.clone(),
             ttl_seconds: LIFE_SECONDS,
             channel_id: text.channel_id.clone(),
             priority: text.priority.clone(),
