@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use herald::{
     broker::{Broker, Destination, Message},
     domain::ledger::State,
+    sandbox::{Action, Fault, Match},
 };
 use jiff::{Timestamp, ToSpan};
 use lapin::{
@@ -129,12 +130,15 @@ async fn what_the_official_packages_make_reaches_channels_and_phones() {
 async fn a_copy_of_a_binary_event_reads_as_the_event_did() {
     let Some(mut rig) = Rig::new("ce_copies").await else { return };
     rig.start().await;
+    let refused = Match { contains: Some("refused-".to_owned()), ..Match::default() };
+    let rule = Fault { matching: refused, status: Some(422), ..Fault::new(Action::Status) };
+    rig.sandbox.control().add_fault(rule);
     let mut wanted = Vec::new();
     for (maker, mode) in [("npm", "binary"), ("python", "binary_amqp"), ("python", "binary_rabbitmq")] {
         // The channel refuses until herald has used up its quick tries, and takes it on the way back from a retry queue.
         let later = event(&format!("later-{mode}"), &format!("fault-publish-500x4-{mode}"), None);
-        // It is refused for good the first time, and goes through when it is replayed.
-        let dead = event(&format!("dead-{mode}"), &format!("fault-publish-422x1-{mode}"), None);
+        // It is refused for good, until the rule is gone.
+        let dead = event(&format!("dead-{mode}"), &format!("refused-{mode}"), None);
         let events = [later, dead].map(|event| json!({"mode": mode, "event": event}));
         let Some(messages) = made(maker, &events).await else { return };
         for mut message in messages {
@@ -144,6 +148,10 @@ async fn a_copy_of_a_binary_event_reads_as_the_event_did() {
         }
         wanted.push(mode);
     }
+    for mode in &wanted {
+        rig.until(&format!("dead-{mode}"), State::Dead).await;
+    }
+    rig.sandbox.control().clear_faults();
     for mode in wanted {
         let entry = rig.until(&format!("later-{mode}"), State::Done).await;
         assert!(entry.attempt >= 1, "it went through a retry queue: {entry:?}");
@@ -161,7 +169,7 @@ async fn a_copy_of_a_binary_event_reads_as_the_event_did() {
         assert_eq!((after.identity, after.replay), (before.identity, 1), "the same event");
         let explained = rig.command(&["explain", &id]).output().expect("herald");
         let told = String::from_utf8_lossy(&explained.stdout).into_owned();
-        assert!(told.starts_with(&format!("partner.advanced {id} in session fault-publish-422x1-{mode}")), "{told}");
+        assert!(told.starts_with(&format!("partner.advanced {id} in session refused-{mode}")), "{told}");
     }
     rig.end().await;
 }

@@ -117,7 +117,8 @@ async fn a_pause_is_obeyed_by_all_over_a_restart_and_nothing_is_lost() {
     .await;
     assert_eq!(rig.ready_messages(&held).await as usize, EVENTS / 3);
     assert_eq!((rig.books().await.received, rig.effects().len()), (1, 1), "nothing was taken in");
-    let status = check(&herald(&rig, &["status"], &[]), 0, "");
+    // Whatever stops the intake, nobody takes events: a probe has to say so.
+    let status = check(&herald(&rig, &["status"], &[]), 1, "WRONG  nobody takes events from ");
     assert!(status.starts_with("!! PAUSED by ") && status.contains("herald resume"), "{status}");
     let status: Value = serde_json::from_slice(&herald(&rig, &["status", "--json"], &[]).stdout).unwrap();
     assert_eq!(status["steering"]["paused"]["why"], "deploying the app");
