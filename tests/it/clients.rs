@@ -29,7 +29,7 @@ pub async fn recorded() -> Option<&'static Recording> {
 }
 
 async fn record() -> Option<Recording> {
-    let clients = Project::install("clients").await?;
+    let clients = Project::install("tests/clients").await?;
     let sandbox = start(Settings::default()).await;
     let recording = clients.home.join(unique("recording"));
     within(120, "the clients' recording", play(&clients, &sandbox, Some(&recording))).await;
@@ -49,7 +49,7 @@ async fn play(clients: &Project, sandbox: &Sandbox, recording: Option<&Path>) {
 
 #[tokio::test]
 async fn the_official_clients_work_against_the_sandbox() {
-    let Some(clients) = Project::install("clients").await else { return };
+    let Some(clients) = Project::install("tests/clients").await else { return };
     let sandbox = start(Settings::default()).await;
     within(120, "the clients' script", play(&clients, &sandbox, None)).await;
 }

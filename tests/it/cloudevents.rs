@@ -28,11 +28,11 @@ const MAKERS: [(&str, &[&str]); 2] =
 
 /// Lets the official package of `maker` make a message of each `{mode, event}`; `None` after saying what is missing.
 async fn made(maker: &str, wanted: &[Value]) -> Option<Vec<Value>> {
-    let scripts = Project::install("contract").await?;
+    let scripts = Project::install("tests/contract").await?;
     let mut script = match maker {
         "npm" => scripts.script("cloudevents.mjs"),
         _ => {
-            let mut script = tokio::process::Command::new(python::environment("contract").await?);
+            let mut script = tokio::process::Command::new(python::environment("tests/contract").await?);
             script.arg("make_cloudevents.py").current_dir(&scripts.home);
             script
         }

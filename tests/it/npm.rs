@@ -1,4 +1,4 @@
-//! npm projects in folders of `tests`, installed once as their lock file says, and run with the Node.js they bring.
+//! npm projects in folders of this one, installed once as their lock file says, and run with the Node.js they bring.
 
 use std::{
     fs,
@@ -16,10 +16,10 @@ pub struct Project {
 }
 
 impl Project {
-    /// Installs `tests/<name>`, or returns `None` after saying that npm is missing.
-    pub async fn install(name: &str) -> Option<Project> {
-        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        within(600, "npm ci", install(name, &home)).await.then_some(Project { home })
+    /// Installs the project in `folder`, or returns `None` after saying that npm is missing.
+    pub async fn install(folder: &str) -> Option<Project> {
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder.replace('/', "-"));
+        within(600, "npm ci", install(folder, &home)).await.then_some(Project { home })
     }
 
     /// Returns the command that runs one of the project's scripts.
@@ -31,8 +31,8 @@ impl Project {
 }
 
 /// Copies the scripts to `home` and installs what the lock file names, unless that is installed already.
-async fn install(name: &str, home: &Path) -> bool {
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
+async fn install(folder: &str, home: &Path) -> bool {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     fs::create_dir_all(home).unwrap();
     // Another test process may be installing: whoever comes second finds everything in place.
     let lock = fs::File::create(home.join("lock")).unwrap();
@@ -60,12 +60,15 @@ async fn install(name: &str, home: &Path) -> bool {
     true
 }
 
-/// Copies the files of one folder into another. What is in place is not touched: it may be running.
-fn copy(from: &Path, to: &Path) {
-    for file in fs::read_dir(from).unwrap().map(Result::unwrap).filter(|file| file.path().is_file()) {
-        let (text, copy) = (fs::read(file.path()).unwrap(), to.join(file.file_name()));
-        if fs::read(&copy).ok().as_ref() != Some(&text) {
-            fs::write(copy, text).unwrap();
+/// Copies one folder into another, but not what npm installed there. What is in place is not touched: it may be running.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for file in fs::read_dir(from).unwrap().map(Result::unwrap).filter(|file| file.file_name() != "node_modules") {
+        let (path, copied) = (file.path(), to.join(file.file_name()));
+        if path.is_dir() {
+            copy(&path, &copied);
+        } else if fs::read(&copied).ok() != fs::read(&path).ok() {
+            fs::copy(path, copied).unwrap();
         }
     }
 }

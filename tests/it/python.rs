@@ -1,4 +1,4 @@
-//! A Python environment with the packages that `requirements.txt` in a folder of `tests` pins, made once.
+//! A Python environment with the packages that `requirements.txt` in a folder pins, made once.
 
 use std::{
     fs,
@@ -10,14 +10,14 @@ use tokio::process::Command;
 
 use crate::support::within;
 
-/// Makes the environment of `tests/<name>` and returns its `python`, or `None` after saying that Python is missing.
-pub async fn environment(name: &str) -> Option<PathBuf> {
-    within(600, "a Python environment", make(name)).await
+/// Makes the environment of `folder` and returns its `python`, or `None` after saying that Python is missing.
+pub async fn environment(folder: &str) -> Option<PathBuf> {
+    within(600, "a Python environment", make(folder)).await
 }
 
-async fn make(name: &str) -> Option<PathBuf> {
-    let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name).join("requirements.txt");
-    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-python"));
+async fn make(folder: &str) -> Option<PathBuf> {
+    let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join("requirements.txt");
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-python", folder.replace('/', "-")));
     fs::create_dir_all(&home).unwrap();
     // Another test process may be at it: whoever comes second finds everything in place.
     let lock = fs::File::create(home.join("lock")).unwrap();

@@ -196,7 +196,7 @@ fn read_examples(document: &Value) -> usize {
 
 #[tokio::test]
 async fn the_official_tools_accept_the_contract_and_herald_keeps_it() {
-    let Some(tools) = Project::install("contract").await else { return };
+    let Some(tools) = Project::install("tests/contract").await else { return };
     let mut check = tools.script("check.mjs");
     let told = within(120, "the official tools", run(check.arg(FOLDER), CASES)).await;
     let document: Value = serde_json::from_str(&told).unwrap();
