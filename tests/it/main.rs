@@ -16,6 +16,7 @@ mod python;
 mod clients;
 mod schema;
 mod cloudevents;
+mod typescript;
 mod commands;
 mod journal;
 mod servers;

@@ -20,6 +20,12 @@ impl Rabbit {
         Some(Rabbit { url: value("url"), management_url: value("management_url"), folder })
     }
 
+    /// Returns the script that breaks and mends this node, and what its verbs are followed by.
+    pub fn script(&self) -> [String; 3] {
+        let folder = self.folder.path().to_str().expect("UTF-8");
+        [path("rabbitmq-node").to_str().expect("UTF-8").into(), "own".into(), folder.into()]
+    }
+
     /// Lets messages be as large as RabbitMQ takes them when nobody says otherwise, 128 MiB.
     pub fn take_large_messages(&self) {
         let allow = ["eval", "application:set_env(rabbit, max_message_size, 134217728)."];
@@ -41,9 +47,13 @@ fn folder() -> TempDir {
     folder
 }
 
+fn path(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "scripts", name].iter().collect()
+}
+
 fn script(name: &str, verb: &str, folder: &TempDir, arguments: &[&str]) -> Option<String> {
-    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "scripts", name].iter().collect();
-    let output = Command::new(path).arg(verb).arg("own").arg(folder.path()).args(arguments).output().expect("script");
+    let output =
+        Command::new(path(name)).arg(verb).arg("own").arg(folder.path()).args(arguments).output().expect("script");
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(std::env::var_os("CI").is_none(), "{name} {verb}: {words}");

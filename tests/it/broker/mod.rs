@@ -4,5 +4,5 @@ mod contract;
 mod faults;
 mod memory;
 pub mod setup;
-mod tls;
+pub mod tls;
 mod topology;

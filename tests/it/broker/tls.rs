@@ -1,4 +1,4 @@
-//! amqps with a private authority.
+//! amqps with a private authority, and the TLS end that other tests put in front of their broker.
 
 use std::{io::Write, sync::Arc};
 
@@ -42,9 +42,16 @@ async fn tls_end(config: ServerConfig, server: String) -> (u16, JoinSet<()>) {
     (port, tasks)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_private_authority_is_trusted_when_its_file_is_named() {
-    let Some(direct) = amqp_url() else { return };
+/// A TLS end in front of a broker; gone when dropped.
+pub struct TlsEnd {
+    pub url: String,
+    /// The certificate to trust, PEM.
+    pub authority: String,
+    _tasks: JoinSet<()>,
+}
+
+/// Puts a TLS end with an authority of its own in front of the broker at `direct`.
+pub async fn tls_in_front_of(direct: &str) -> TlsEnd {
     let issued = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(issued.signing_key.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -52,14 +59,21 @@ async fn a_private_authority_is_trusted_when_its_file_is_named() {
     let config = config.with_no_client_auth().with_single_cert(vec![issued.cert.der().clone()], key).unwrap();
     let mut url = url::Url::parse(&direct.replace("amqp://", "amqps://")).unwrap();
     let server = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5672));
-    let (port, _tasks) = tls_end(config, server).await;
+    let (port, tasks) = tls_end(config, server).await;
     url.set_host(Some("127.0.0.1")).unwrap();
     url.set_port(Some(port)).unwrap();
+    TlsEnd { url: url.into(), authority: issued.cert.pem(), _tasks: tasks }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_authority_is_trusted_when_its_file_is_named() {
+    let Some(direct) = amqp_url() else { return };
+    let end = tls_in_front_of(&direct).await;
     let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(issued.cert.pem().as_bytes()).unwrap();
+    file.write_all(end.authority.as_bytes()).unwrap();
 
     let topology = topology("tls");
-    let plain = AmqpOptions { role: Role::Command, ..options(url.as_str(), &topology) };
+    let plain = AmqpOptions { role: Role::Command, ..options(&end.url, &topology) };
     let trusting = Amqp::start(AmqpOptions { ca_file: Some(file.path().to_owned()), ..plain.clone() });
     trusting.ready(PATIENCE).await.unwrap();
     trusting.publish(&queue(topology.events()), message("over TLS")).await.unwrap();
