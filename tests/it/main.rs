@@ -17,6 +17,7 @@ mod clients;
 mod schema;
 mod cloudevents;
 mod typescript;
+mod examples;
 mod commands;
 mod journal;
 mod servers;
