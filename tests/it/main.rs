@@ -18,6 +18,7 @@ mod schema;
 mod cloudevents;
 mod typescript;
 mod examples;
+mod walk;
 mod commands;
 mod journal;
 mod servers;

@@ -368,7 +368,8 @@ impl Drop for Rig {
     }
 }
 
-async fn remove_queues(url: &str, topology: &Topology) {
+/// Removes herald's queues and exchange.
+pub async fn remove_queues(url: &str, topology: &Topology) {
     let Ok(connection) = lapin::Connection::connect(url, lapin::ConnectionProperties::default()).await else { return };
     let Ok(channel) = connection.create_channel().await else { return };
     for queue in topology.queues() {
