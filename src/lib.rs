@@ -3,6 +3,7 @@
 
 pub mod domain;
 pub mod worker;
+pub mod outbox;
 pub mod provider;
 pub mod broker;
 pub mod store;

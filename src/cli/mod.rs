@@ -8,6 +8,7 @@ mod connect;
 mod interrupt;
 mod output;
 mod run;
+mod outbox;
 mod demo;
 mod sandbox;
 mod send;
@@ -68,6 +69,8 @@ enum Command {
     /// Delivers events until SIGTERM or SIGINT; a second signal ends it at once
     #[command(after_help = RUN)]
     Run,
+    /// Relays the events that a backend wrote into its own database (table herald_outbox) until SIGTERM
+    Outbox(outbox::Args),
     /// Plays twenty events through everything, without an account, and shows what went where and why
     Demo(demo::Args),
     /// A local Ably REST and Expo push, for development without accounts (sandbox.listen)
@@ -145,6 +148,8 @@ async fn dispatch(cli: Cli) -> Result<(), Stop> {
     let sources = Sources { file: cli.config, set: cli.set };
     match cli.command {
         Command::Run => run::run(sources.load()?).await,
+        Command::Outbox(args) if outbox::printed(&args)? => Ok(()),
+        Command::Outbox(_) => outbox::run(sources.load()?).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Sandbox => sandbox::run(sources.load()?).await,
         Command::Send(args) => send::run(&sources.load()?, args).await,

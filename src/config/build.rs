@@ -11,8 +11,8 @@ use url::Url;
 use crate::domain::parse_duration;
 
 use super::{
-    Ably, Broker, Catalogue, Config, Dead, Expo, Http, Log, LogFormat, OnUnknown, Otlp, Presence, Receipts, Retry,
-    Sandbox, Shutdown, Store, Users, UsersUrl,
+    Ably, Broker, Catalogue, Config, Dead, Expo, Http, Log, LogFormat, OnUnknown, Otlp, Outbox, Presence, Receipts,
+    Retry, Sandbox, Shutdown, Store, Users, UsersUrl,
     problem::Problem,
     sources::{SENSITIVE, Sources, variable},
     value::Raw,
@@ -62,6 +62,13 @@ pub(super) fn build(sources: &Sources, problems: &mut Vec<Problem>) -> Config {
         store: Store {
             url: read.value("store.url", |raw| secret_url(raw, &DATABASES)),
             retention: read.value("store.retention", |raw| raw.duration(SECOND, LONGEST)),
+        },
+        outbox: Outbox {
+            url: read.optional("outbox.url", |raw| secret_url(raw, &POSTGRES)),
+            table: read.value("outbox.table", table),
+            retention: read.value("outbox.retention", |raw| raw.duration(Duration::ZERO, LONGEST)),
+            poll: read.value("outbox.poll", |raw| raw.duration(10 * MILLI, Duration::from_secs(3_600))),
+            batch: read.value("outbox.batch", |raw| raw.integer(1, 1_000)),
         },
         dead: Dead { retention: read.value("dead.retention", |raw| raw.duration(SECOND, LONGEST_TTL)) },
         receipts: Receipts { after: read.value("receipts.after", |raw| raw.duration(Duration::ZERO, DAY - SECOND)) },
@@ -153,6 +160,7 @@ fn is_loopback(url: &Url) -> bool {
 
 /// `file:` is how Prisma writes SQLite.
 const DATABASES: [&str; 4] = ["postgres", "postgresql", "sqlite", "file"];
+const POSTGRES: [&str; 2] = ["postgres", "postgresql"];
 
 fn secret_url(raw: &Raw, schemes: &[&str]) -> Result<SecretString, String> {
     raw.url(schemes)?;
@@ -230,6 +238,17 @@ fn sql(raw: &Raw, placeholders: &[&str]) -> Result<String, String> {
         Some(missing) => Err(format!("must use {missing}")),
         None => Ok(sql),
     }
+}
+
+/// A table, with or without its schema. PostgreSQL cuts longer names off.
+fn table(raw: &Raw) -> Result<String, String> {
+    let table = raw.text()?;
+    let fine = |name: &str| (1..=63).contains(&name.len()) && !name.contains(|c: char| c.is_control() || c == '"');
+    let parts: Vec<&str> = table.split('.').collect();
+    if parts.len() <= 2 && parts.iter().all(|part| fine(part)) {
+        return Ok(table);
+    }
+    Err("must be a table's name, or schema and name with a dot between, without quotes".to_owned())
 }
 
 fn schedule(raw: &Raw) -> Result<Vec<Duration>, String> {

@@ -125,6 +125,7 @@ pub struct Config {
     pub expo: Expo,
     pub users: Users,
     pub store: Store,
+    pub outbox: Outbox,
     pub dead: Dead,
     pub receipts: Receipts,
     pub presence: Presence,
@@ -191,6 +192,19 @@ pub struct Users {
 pub struct Store {
     pub url: SecretString,
     pub retention: Duration,
+}
+
+/// The backend's table of events, which `herald outbox` relays.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    /// `None`: the users' database.
+    pub url: Option<SecretString>,
+    /// Name, or schema and name with a dot between.
+    pub table: String,
+    /// How long a relayed row stays; zero: it is deleted at once.
+    pub retention: Duration,
+    pub poll: Duration,
+    pub batch: u32,
 }
 
 #[derive(Debug, Clone)]

@@ -45,7 +45,7 @@ pub(super) const ECOSYSTEM: [(&str, &str); 5] = [
 ];
 
 /// Secrets and URLs (which may hold credentials): each has a `<variable>_FILE` form and is never quoted.
-pub(super) const SENSITIVE: [&str; 10] = [
+pub(super) const SENSITIVE: [&str; 11] = [
     "broker.url",
     "broker.management_url",
     "ably.url",
@@ -54,6 +54,7 @@ pub(super) const SENSITIVE: [&str; 10] = [
     "expo.access_token",
     "users.url",
     "store.url",
+    "outbox.url",
     "http.token",
     "otlp.endpoint",
 ];

@@ -19,6 +19,7 @@ pub mod action;
 pub mod explain;
 pub mod symptoms;
 pub mod when;
+pub mod outbox;
 
 mod duration;
 mod nearest;

@@ -30,7 +30,7 @@ const fn metric(name: &'static str, kind: Kind, unit: Unit, help: &'static str) 
 }
 
 /// The table. The help texts name the labels.
-const METRICS: [Metric; 33] = [
+const METRICS: [Metric; 41] = [
     metric("herald_received_total", Kind::Counter, Unit::Count, "Deliveries taken from the event and hold queues"),
     metric("herald_settled_total", Kind::Counter, Unit::Count, "Deliveries settled, by disposition and reason"),
     metric(
@@ -128,6 +128,34 @@ const METRICS: [Metric; 33] = [
         Unit::Count,
         "Identities in the ledger, by state; received is the sum of the others",
     ),
+    metric("herald_outbox_relayed_total", Kind::Counter, Unit::Count, "Rows of the outbox that RabbitMQ has confirmed"),
+    metric(
+        "herald_outbox_failed_total",
+        Kind::Counter,
+        Unit::Count,
+        "Rows of the outbox marked because they are no events",
+    ),
+    metric(
+        "herald_outbox_put_off_total",
+        Kind::Counter,
+        Unit::Count,
+        "Rows of the outbox that were not confirmed and are published again",
+    ),
+    metric(
+        "herald_outbox_notifications_total",
+        Kind::Counter,
+        Unit::Count,
+        "Notifications that woke this relay; without any, rows wait for the next poll",
+    ),
+    metric(
+        "herald_outbox_delay_seconds",
+        Kind::Histogram,
+        Unit::Seconds,
+        "From the writing of a row to the confirm of its event",
+    ),
+    metric("herald_outbox_waiting", Kind::Gauge, Unit::Count, "Rows of the outbox that wait, up to 100000"),
+    metric("herald_outbox_failed", Kind::Gauge, Unit::Count, "Rows of the outbox marked as no events, up to 100000"),
+    metric("herald_outbox_lag_seconds", Kind::Gauge, Unit::Seconds, "Age of the oldest row of the outbox that waits"),
     metric("herald_books_closed", Kind::Gauge, Unit::Count, "1 while every identity received has exactly one fate"),
 ];
 

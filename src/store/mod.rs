@@ -16,6 +16,7 @@ mod retention;
 mod steering;
 mod actions;
 pub mod users;
+pub mod outbox;
 
 mod row;
 mod batch;

@@ -33,6 +33,7 @@ use tokio::sync::RwLock;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use run::{RunError, run};
+pub(crate) use run::{patiently, until_signal};
 
 use crate::{
     broker::{Delivery, marks::Marks, topology::Topology},

@@ -164,7 +164,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
 }
 
 /// Connects a database, trying for as long as it is merely unreachable; `None` when told to stop meanwhile.
-async fn patiently<T>(
+pub(crate) async fn patiently<T>(
     what: &str,
     readiness: &Readiness,
     stop: &CancellationToken,
@@ -196,7 +196,7 @@ async fn patiently<T>(
 }
 
 /// Cancels `stop` at the first SIGTERM or SIGINT; at the second the process ends at once with 128 + the signal's number.
-async fn until_signal(stop: CancellationToken) {
+pub(crate) async fn until_signal(stop: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {

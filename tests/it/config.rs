@@ -36,6 +36,9 @@ fn the_compiled_in_text_is_a_whole_configuration() {
     assert_eq!(config.store.url.expose_secret(), "sqlite://herald.db");
     assert_eq!(config.store.retention, Duration::from_secs(7 * 86_400));
     assert_eq!(config.dead.retention, Duration::from_secs(14 * 86_400));
+    let outbox = &config.outbox;
+    assert!(outbox.url.is_none() && outbox.table == "herald_outbox" && outbox.batch == 256);
+    assert_eq!((outbox.retention, outbox.poll), (Duration::ZERO, Duration::from_secs(1)));
     assert_eq!(config.retry.schedule, [5, 30, 120, 600, 3600].map(Duration::from_secs));
     assert_eq!(config.presence.on_unknown, OnUnknown::Push);
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
@@ -158,6 +161,12 @@ fn each_rule_is_kept() {
         ("users.clear", "UPDATE x SET y = $1", "must use $2"),
         ("store.url", "redis://x", "begins with postgres://"),
         ("store.retention", "0s", "from 1s"),
+        ("outbox.url", "sqlite://app.db", "begins with postgres://"),
+        ("outbox.table", "", "must be a table's name"),
+        ("outbox.table", "a.b.c", "must be a table's name"),
+        ("outbox.table", "a\"b", "without quotes"),
+        ("outbox.poll", "0s", "from 10ms"),
+        ("outbox.batch", "1001", "from 1 to 1000"),
         ("dead.retention", "50d", "to 49d"),
         ("receipts.after", "24h", "from 0ms"),
         ("presence.on_unknown", "ask", "must be \"push\" or \"retry\""),

@@ -34,6 +34,7 @@ mod steering;
 mod users_command;
 mod outages;
 mod repeats;
+mod outbox;
 mod redaction;
 mod explain;
 mod letters;

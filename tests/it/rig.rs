@@ -205,6 +205,27 @@ impl Rig {
     /// Starts a worker with a name of its own, as one of several, and waits until it takes events in.
     pub async fn start_as(&mut self, instance: &str, variables: &[(&str, &str)]) -> usize {
         let number = self.spawn_as(instance, variables);
+        self.until_ready(number).await;
+        number
+    }
+
+    /// Starts `herald run` or `herald outbox` and returns its number at once.
+    pub fn spawn(&mut self, verb: &str, instance: &str, variables: &[(&str, &str)]) -> usize {
+        let number = self.workers.len();
+        let log = self.folder.path().join(format!("worker-{number}.log"));
+        let port = free_port();
+        let http = format!("http://127.0.0.1:{port}");
+        let mut command = self.command(&[verb, "--set", &format!("instance={instance}")]);
+        command.env("HERALD_HTTP__LISTEN", format!("127.0.0.1:{port}")).envs(variables.iter().copied());
+        let file = std::fs::File::create(&log).expect("log");
+        command.stderr(Stdio::from(file)).stdout(Stdio::null());
+        let child = command.spawn().expect("herald");
+        self.workers.push(Worker { child, log, http });
+        number
+    }
+
+    /// Waits until a process says that it is ready.
+    pub async fn until_ready(&mut self, number: usize) {
         let worker = &mut self.workers[number];
         let (url, log) = (format!("{}/readyz", worker.http), worker.log.clone());
         eventually("the worker is ready", async || {
@@ -215,22 +236,11 @@ impl Rig {
             answer.status().is_success().then_some(())
         })
         .await;
-        number
     }
 
     /// Starts a worker that may have a reason to take nothing in.
     pub fn spawn_as(&mut self, instance: &str, variables: &[(&str, &str)]) -> usize {
-        let number = self.workers.len();
-        let log = self.folder.path().join(format!("worker-{number}.log"));
-        let port = free_port();
-        let http = format!("http://127.0.0.1:{port}");
-        let mut command = self.command(&["run", "--set", &format!("instance={instance}")]);
-        command.env("HERALD_HTTP__LISTEN", format!("127.0.0.1:{port}")).envs(variables.iter().copied());
-        let file = std::fs::File::create(&log).expect("log");
-        command.stderr(Stdio::from(file)).stdout(Stdio::null());
-        let child = command.spawn().expect("herald");
-        self.workers.push(Worker { child, log, http });
-        number
+        self.spawn("run", instance, variables)
     }
 
     /// Sends SIGKILL and waits for the end.
@@ -248,6 +258,11 @@ impl Rig {
     /// Sends SIGTERM and returns the exit code.
     pub async fn terminate(&mut self, number: usize) -> Option<i32> {
         self.signal(number);
+        self.until_ended(number).await
+    }
+
+    /// Waits for the end and returns the exit code.
+    pub async fn until_ended(&mut self, number: usize) -> Option<i32> {
         let worker = &mut self.workers[number];
         eventually("the worker has ended", async || worker.child.try_wait().expect("status")).await.code()
     }

@@ -26,6 +26,11 @@ impl Rabbit {
         [path("rabbitmq-node").to_str().expect("UTF-8").into(), "own".into(), folder.into()]
     }
 
+    /// Stops or starts the node again: `stop`, `start`, `kill`.
+    pub fn run(&self, verb: &str) {
+        script("rabbitmq-node", verb, &self.folder, &[]).expect(verb);
+    }
+
     /// Lets messages be as large as RabbitMQ takes them when nobody says otherwise, 128 MiB.
     pub fn take_large_messages(&self) {
         let allow = ["eval", "application:set_env(rabbit, max_message_size, 134217728)."];

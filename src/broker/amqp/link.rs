@@ -158,9 +158,9 @@ fn pauses() -> ExponentialBackoff {
         .build()
 }
 
-/// Says that the broker is away, once a minute instead of at every attempt.
+/// Says that something is away, once a minute instead of at every attempt.
 #[derive(Default)]
-pub(super) struct Complaint {
+pub(crate) struct Complaint {
     since: Option<Instant>,
     said: Option<Instant>,
 }
@@ -172,8 +172,8 @@ impl Complaint {
         }
     }
 
-    /// Returns how long the broker has been away, when it is time to say so.
-    fn due(&mut self, now: Instant) -> Option<Duration> {
+    /// Returns how long it has been away, when it is time to say so.
+    pub(crate) fn due(&mut self, now: Instant) -> Option<Duration> {
         let since = *self.since.get_or_insert(now);
         let due = self.said.is_none_or(|said| now - said >= LOG_INTERVAL);
         due.then(|| {

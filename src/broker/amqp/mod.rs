@@ -24,6 +24,7 @@ use tokio_util::{
 
 pub(super) use consume::ack;
 pub use consume::{Consumer, Walk};
+pub(crate) use link::Complaint;
 use link::{Link, Plan};
 use publish::Fault;
 use session::Session;

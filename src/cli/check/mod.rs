@@ -6,6 +6,7 @@
 mod local;
 mod queues;
 mod databases;
+mod outbox;
 mod providers;
 
 use serde::Serialize;
@@ -62,14 +63,15 @@ pub(super) async fn run(inputs: &Inputs, args: &Args) -> Result<(), Stop> {
     let config = &loaded.config;
     let mut lines = local::configuration(&loaded, &problems);
     lines.extend(local::catalogue(config));
-    let (queues, store, users, ably, expo) = tokio::join!(
+    let (queues, store, users, outbox, ably, expo) = tokio::join!(
         unless(&problems, "broker.", ["broker", "queues"], queues::check(config)),
         unless(&problems, "store.", ["store"], databases::store(config)),
         unless(&problems, "users.", ["users"], databases::users(config)),
+        unless(&problems, "outbox.", ["outbox"], outbox::check(config)),
         unless(&problems, "ably.", ["ably"], providers::ably(config)),
         unless(&problems, "expo.", ["expo"], providers::expo(config)),
     );
-    lines.extend([queues, store, users, ably, expo].into_iter().flatten());
+    lines.extend([queues, store, users, outbox, ably, expo].into_iter().flatten());
     for line in &lines {
         if args.json {
             output::json(line)?;
