@@ -2,6 +2,7 @@
 
 mod order;
 mod outages;
+mod prisma;
 mod wrong;
 
 use herald::{broker::headers_json, domain::ledger::State};
