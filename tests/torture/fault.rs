@@ -41,6 +41,11 @@ pub enum Fault {
     Restarts,
     Poison,
     ClusterLeader,
+    RelayKill,
+    RelayKillConfirm,
+    RelayKillSettle,
+    RelayBroker,
+    RelayPostgres,
 }
 
 /// Name on the command line, words in the table, times it strikes in a long and in a short round.
@@ -93,6 +98,17 @@ pub const PLANS: &[Plan] = &[
     plan(Fault::Restarts, "restarts", "25 restarts in a row with a full prefetch", 25, 25),
     plan(Fault::Poison, "poison", "an event that aborts the process", 1, 1),
     plan(Fault::ClusterLeader, "cluster-leader", "three-node cluster losing its leader node", 2, 1),
+    plan(Fault::RelayKill, "outbox-kill", "outbox: SIGKILL of a relay at random", 12, 3),
+    plan(
+        Fault::RelayKillConfirm,
+        "outbox-kill-confirm",
+        "outbox: SIGKILL of a relay while a confirm is withheld",
+        8,
+        2,
+    ),
+    plan(Fault::RelayKillSettle, "outbox-kill-settle", "outbox: SIGKILL of a relay between confirm and delete", 8, 2),
+    plan(Fault::RelayBroker, "outbox-broker", "outbox: broker restarted", 3, 1),
+    plan(Fault::RelayPostgres, "outbox-postgres", "outbox: PostgreSQL restarted", 4, 1),
 ];
 
 impl Fault {
@@ -119,7 +135,27 @@ impl Fault {
 
     /// Whether the fault strikes a server that other rounds use at the same time.
     pub fn exclusive(self) -> bool {
-        matches!(self, Fault::BrokerRestart | Fault::BrokerAway | Fault::MemoryAlarm | Fault::PostgresRestart)
+        matches!(
+            self,
+            Fault::BrokerRestart
+                | Fault::BrokerAway
+                | Fault::MemoryAlarm
+                | Fault::PostgresRestart
+                | Fault::RelayBroker
+                | Fault::RelayPostgres
+        )
+    }
+
+    /// How many relays run beside the workers; with any, events are written into the outbox instead of being published.
+    pub fn relays(self) -> usize {
+        match self {
+            Fault::RelayKill
+            | Fault::RelayKillConfirm
+            | Fault::RelayKillSettle
+            | Fault::RelayBroker
+            | Fault::RelayPostgres => 2,
+            _ => 0,
+        }
     }
 
     /// How many workers the fault needs at least.

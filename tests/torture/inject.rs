@@ -42,9 +42,9 @@ pub async fn strike(stage: &mut Stage, fault: Fault, random: &mut StdRng, short:
         Fault::KillLedger => kills += killed_while_locked(stage, random, &stage.ledger(), "events").await?,
         Fault::KillConfirm => {
             rule(stage, Rule::new(Action::Status), SENDS);
-            kills += killed_while_kept_back(stage, random, |mode, on| mode.hold_confirms = on).await?;
+            kills += killed_while_kept_back(stage, random, 0, |mode, on| mode.hold_confirms = on).await?;
         }
-        Fault::KillAck => kills += killed_while_kept_back(stage, random, |mode, on| mode.hold_acks = on).await?,
+        Fault::KillAck => kills += killed_while_kept_back(stage, random, 0, |mode, on| mode.hold_acks = on).await?,
         Fault::KillRandom => {
             pause(random, 0, 1500).await;
             stage.signal(0, "-KILL").await?;
@@ -70,7 +70,7 @@ pub async fn strike(stage: &mut Stage, fault: Fault, random: &mut StdRng, short:
             pause(random, 22_000, if short { 24_000 } else { 35_000 }).await;
             relays(stage, |mode| mode.blackhole = false);
         }
-        Fault::BrokerRestart => {
+        Fault::BrokerRestart | Fault::RelayBroker => {
             pause(random, 0, 500).await;
             stage.services.rabbitmq(if random.random() { "restart" } else { "kill" }).await?;
             stage.services.rabbitmq("start").await?;
@@ -117,7 +117,7 @@ pub async fn strike(stage: &mut Stage, fault: Fault, random: &mut StdRng, short:
             pause(random, 3_000, if short { 6_000 } else { 40_000 }).await;
             relays(stage, |mode| mode.hold_confirms = false);
         }
-        Fault::PostgresRestart => {
+        Fault::PostgresRestart | Fault::RelayPostgres => {
             pause(random, 0, 500).await;
             let verb = if random.random() { "restart" } else { "kill" };
             stage.services.postgres(verb).await?;
@@ -162,6 +162,31 @@ pub async fn strike(stage: &mut Stage, fault: Fault, random: &mut StdRng, short:
         }
         Fault::Poison => kills += poison(stage).await?,
         Fault::ClusterLeader => cluster_leader(stage, random).await?,
+        Fault::RelayKill => {
+            pause(random, 0, 1500).await;
+            let victim = random.random_range(stage.relays_of_rows());
+            stage.signal(victim, "-KILL").await?;
+            pause(random, 0, 1500).await;
+            stage.spawn(victim)?;
+            kills += 1;
+        }
+        Fault::RelayKillConfirm => {
+            let victim = random.random_range(stage.relays_of_rows());
+            kills += killed_while_kept_back(stage, random, victim, |mode, on| mode.hold_confirms = on).await?;
+        }
+        Fault::RelayKillSettle => {
+            let held = stage.hold_settling().await?;
+            until(stage, "a relay waits to settle", Duration::from_secs(60), async |stage| {
+                stage.settling_waits().await
+            })
+            .await?;
+            pause(random, 0, 1000).await;
+            let victim = random.random_range(stage.relays_of_rows());
+            stage.signal(victim, "-KILL").await?;
+            held.close().await?;
+            stage.spawn(victim)?;
+            kills += 1;
+        }
     }
     Ok(Struck { kills, healed: Instant::now(), effects: stage.effects(), safe })
 }
@@ -246,6 +271,7 @@ async fn killed_while_locked(stage: &mut Stage, random: &mut StdRng, schema: &st
 async fn killed_while_kept_back(
     stage: &mut Stage,
     random: &mut StdRng,
+    victim: usize,
     hold: impl Fn(&mut crate::relay::Mode, bool),
 ) -> anyhow::Result<u32> {
     let before = stage.relays[0].held();
@@ -253,14 +279,14 @@ async fn killed_while_kept_back(
     until(stage, "something is kept back", Duration::from_secs(60), async |stage| Ok(stage.relays[0].held() > before))
         .await?;
     pause(random, 0, 1000).await;
-    stage.signal(0, "-KILL").await?;
+    stage.signal(victim, "-KILL").await?;
     // What was kept back is never delivered.
     relays(stage, |mode| mode.cut = true);
     tokio::time::sleep(Duration::from_millis(50)).await;
     relays(stage, |mode| hold(mode, false));
     relays(stage, |mode| mode.cut = false);
     stage.sandbox.control().clear_faults();
-    stage.spawn(0)?;
+    stage.spawn(victim)?;
     Ok(1)
 }
 

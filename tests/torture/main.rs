@@ -6,6 +6,7 @@
 
 mod relay;
 mod publisher;
+mod outbox;
 mod services;
 mod stage;
 mod records;

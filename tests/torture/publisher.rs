@@ -17,6 +17,8 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use lapin::{BasicProperties, Confirmation, options::BasicPublishOptions};
 use serde_json::json;
 
+use crate::outbox::Outbox;
+
 /// How an event is to travel, by its name in the harness's catalogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -79,16 +81,19 @@ impl Script {
         }
     }
 
-    fn body(&self, n: u64) -> Vec<u8> {
-        let session = self.session(n);
-        let name = match self.kind(n) {
+    pub fn name(&self, n: u64) -> &'static str {
+        match self.kind(n) {
             Kind::Presence => "t.presence",
             Kind::Always => "t.always",
             Kind::Realtime => "t.realtime",
             Kind::Push => "t.push",
-        };
+        }
+    }
+
+    fn body(&self, n: u64) -> Vec<u8> {
+        let session = self.session(n);
         let event = json!({
-            "id": self.id(n), "sessionId": self.session_id(session), "event": name, "partnerId": self.user(session),
+            "id": self.id(n), "sessionId": self.session_id(session), "event": self.name(n), "partnerId": self.user(session),
             "data": {"n": n},
         });
         event.to_string().into_bytes()
@@ -118,7 +123,7 @@ impl Sheet {
         Sheet(Arc::new(Mutex::new(vec![Sent { confirmed: false, publishes: 0 }; events as usize])))
     }
 
-    fn note(&self, n: u64, change: impl FnOnce(&mut Sent)) {
+    pub fn note(&self, n: u64, change: impl FnOnce(&mut Sent)) {
         change(&mut self.0.lock().expect("no panic while the lock is held")[n as usize]);
     }
 
@@ -136,6 +141,8 @@ pub struct Publisher {
     pub script: Arc<Script>,
     pub sheet: Sheet,
     pub confirmed: Arc<AtomicU64>,
+    /// Where rows are written instead of publishing.
+    pub outbox: Option<Outbox>,
 }
 
 /// Publishes unconfirmed at once.
@@ -147,6 +154,9 @@ impl Publisher {
     /// Publishes the events of `range`, at most `rate` a second (0: as fast as they are confirmed), and returns when all are
     /// confirmed.
     pub async fn publish(&self, range: Range<u64>, rate: f64) -> anyhow::Result<()> {
+        if let Some(outbox) = &self.outbox {
+            return outbox.write(self, range, rate).await;
+        }
         let mut open: Vec<u64> = range.collect();
         let started = Instant::now();
         let mut turn = 0;

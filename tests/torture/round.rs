@@ -40,6 +40,8 @@ pub struct Report {
     pub recoveries: Vec<Duration>,
     pub wrong: Vec<String>,
     pub replicas: usize,
+    /// Repeats that the workers saw and suppressed.
+    pub suppressed: u64,
 }
 
 /// How long the part of a share that is published under the fault takes at least.
@@ -62,7 +64,7 @@ pub async fn play(services: &Services, plan: &Plan, order: &Order) -> anyhow::Re
     if plan.fault == Fault::ClusterLeader {
         brokers = cluster(services, &script.prefix).await?;
     }
-    let mut stage = Stage::new(services, script, order.binary.clone(), replicas, brokers).await?;
+    let mut stage = Stage::new(services, script, order.binary.clone(), replicas, plan.fault.relays(), brokers).await?;
     if plan.fault == Fault::Restarts {
         // Hands are to be full at every restart.
         stage.prefetch = (order.events / 4).clamp(16, 2048) as u16;
@@ -89,8 +91,9 @@ async fn act(
         script: stage.script.clone(),
         sheet: sheet.clone(),
         confirmed: Arc::new(AtomicU64::new(0)),
+        outbox: (plan.fault.relays() > 0).then(|| stage.outbox()),
     };
-    for number in 0..replicas {
+    for number in (0..replicas).chain(stage.relays_of_rows()) {
         stage.start(number).await?;
     }
     let mut redelivered = HashSet::new();
@@ -157,6 +160,7 @@ async fn act(
     let draining = Instant::now();
     let drained = drain(stage, &sheet, destroyed).await?;
     let took = working.elapsed();
+    let repeats = stage.repeats().await;
     let mut wrong = Vec::new();
     if let Err(error) = stage.all_run() {
         wrong.push(error.to_string());
@@ -170,7 +174,7 @@ async fn act(
         effects: stage.sandbox.control().effects(0, usize::MAX),
         ledger: stage.ledger_rows().await?,
         letters: stage.letters().await?,
-        queued: stage.queued().await?,
+        queued: stage.queued().await? + stage.unrelayed().await?,
         received,
         closed,
         redelivered,
@@ -185,7 +189,7 @@ async fn act(
     wrong.extend(expected(plan.fault, &verdict));
     let drained = draining.elapsed();
     println!(
-        "  {}: {} events in {:.1} s ({:.0}/s), drained in {:.1} s, whole round {:.1} s; {} checked for order, {} crossed, {} destroyed, dead {:?}",
+        "  {}: {} events in {:.1} s ({:.0}/s), drained in {:.1} s, whole round {:.1} s; {} checked for order, {} crossed, {} destroyed, {repeats} repeats suppressed, dead {:?}",
         plan.name,
         verdict.confirmed,
         took.as_secs_f64(),
@@ -197,7 +201,7 @@ async fn act(
         verdict.destroyed,
         verdict.dead
     );
-    Ok(Report { verdict, strikes, kills, recoveries, wrong, replicas })
+    Ok(Report { verdict, strikes, kills, recoveries, wrong, replicas, suppressed: repeats })
 }
 
 /// What a kind of fault demands beyond what all demand.
@@ -258,7 +262,7 @@ async fn drain(stage: &Stage, sheet: &Sheet, destroyed: u64) -> anyhow::Result<b
     loop {
         let now = stage.rows().await?;
         // Copies of what has ended may still wait in a retry queue; they come to nothing, but they come.
-        if now.0 >= confirmed && now.1 == 0 && stage.queued().await? == 0 {
+        if now.0 >= confirmed && now.1 == 0 && stage.queued().await? + stage.unrelayed().await? == 0 {
             return Ok(true);
         }
         if now != last {

@@ -71,7 +71,7 @@ pub async fn prove(services: &Services, seed: u64) -> anyhow::Result<()> {
 async fn play(services: &Services, flaw: Flaw, seed: u64) -> anyhow::Result<Verdict> {
     let prefix = format!("p{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
     let script = Script { prefix, seed, sessions: 20, events: EVENTS };
-    let stage = Stage::new(services, script, PathBuf::new(), 1, Vec::new()).await?;
+    let stage = Stage::new(services, script, PathBuf::new(), 1, 0, Vec::new()).await?;
     let broker = Amqp::start(AmqpOptions {
         url: stage.urls[0].clone().into(),
         ca_file: None,
@@ -88,6 +88,7 @@ async fn play(services: &Services, flaw: Flaw, seed: u64) -> anyhow::Result<Verd
         script: stage.script.clone(),
         sheet: sheet.clone(),
         confirmed: Arc::new(AtomicU64::new(0)),
+        outbox: None,
     };
     let ledger = Mutex::default();
     let worker = Small { stage: &stage, flaw, ledger: &ledger };

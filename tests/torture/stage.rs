@@ -66,9 +66,13 @@ pub struct Stage {
     /// Broker nodes of this round alone.
     pub nodes: Vec<String>,
     pub prefetch: u16,
+    /// How many of the processes are workers; the others are relays.
+    replicas: usize,
 }
 
 struct Worker {
+    /// `run` or `outbox`.
+    verb: &'static str,
     child: Option<Child>,
     log: PathBuf,
     port: u16,
@@ -83,6 +87,7 @@ impl Stage {
         script: Script,
         binary: PathBuf,
         replicas: usize,
+        relays_of_rows: usize,
         brokers: Vec<(String, Url)>,
     ) -> anyhow::Result<Stage> {
         let vhost = script.prefix.clone();
@@ -113,9 +118,10 @@ impl Stage {
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("messages.toml"), CATALOGUE)?;
         let prefix = script.prefix.clone();
-        let workers = (0..replicas).map(|number| {
+        let workers = (0..replicas + relays_of_rows).map(|number| {
             let log = folder.path().join(format!("w{number}.log"));
-            Ok(Worker { child: None, log, port: free_port()?, node: number % brokers.len() })
+            let verb = if number < replicas { "run" } else { "outbox" };
+            Ok(Worker { verb, child: None, log, port: free_port()?, node: number % brokers.len() })
         });
         let workers = workers.collect::<anyhow::Result<Vec<_>>>()?;
         let stage = Stage {
@@ -137,8 +143,12 @@ impl Stage {
             folder,
             nodes,
             prefetch: 2048,
+            replicas,
         };
         stage.fill().await?;
+        if relays_of_rows > 0 {
+            stage.make_outbox().await?;
+        }
         Ok(stage)
     }
 
@@ -169,7 +179,16 @@ impl Stage {
     }
 
     pub fn replicas(&self) -> usize {
-        self.workers.len()
+        self.replicas
+    }
+
+    /// Returns the numbers of the relays.
+    pub fn relays_of_rows(&self) -> std::ops::Range<usize> {
+        self.replicas..self.workers.len()
+    }
+
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        self.workers[..self.replicas].iter().map(|worker| worker.port)
     }
 
     /// Returns how many effects have happened so far, repeats not counted.
@@ -197,7 +216,7 @@ impl Stage {
         ensure!(worker.child.is_none(), "worker {number} runs already");
         let mut command = Command::new(&self.binary);
         command
-            .args(["run", "--set", &format!("instance=w{number}")])
+            .args([worker.verb, "--set", &format!("instance=w{number}")])
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("AMQP_URL", amqp)

@@ -19,6 +19,8 @@ pub fn row(plan: &Plan, report: &Report, seed: u64, commit: &str, version: &str)
         count => format!("{} / {}", seconds(recoveries[count / 2]), seconds(recoveries[count - 1])),
     };
     let words = match report.replicas {
+        // What the relay published again is seen nowhere else.
+        1 if plan.fault.relays() > 0 => format!("{} ({} repeats suppressed)", plan.words, report.suppressed),
         1 => plan.words.to_owned(),
         n if plan.fault.replicas() > 1 && n == plan.fault.replicas() => plan.words.to_owned(),
         n => format!("{} ({n} replicas)", plan.words),
