@@ -1,13 +1,13 @@
 # Two targets do everything on a fresh machine: demo and test. GNU make 3.81 (macOS) is enough.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture build check lint run sandbox services memory image clean
+.PHONY: help demo test torture build check lint run sandbox services memory bench-outbox image clean
 
 # The value of a variable that was given on make's command line, quoted for the shell; what the environment says does not count.
 given = $(if $(filter command,$(firstword $(origin $(1)))),'$(subst ','\'',$($(1)))')
 
 help: ## show this
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 demo: ## play the main job end to end; EXIT=1 ends afterwards, AMQP_URL=... takes a real RabbitMQ
 	@scripts/demo $(if $(call given,EXIT),--exit) $(if $(call given,AMQP_URL),--amqp-url $(call given,AMQP_URL))
@@ -45,6 +45,10 @@ services: ## start a private RabbitMQ and PostgreSQL and print their addresses, 
 
 memory: ## measure memory with a backlog and with Ably hanging; EVENTS=1000000 SECONDS=60
 	@scripts/memory $(or $(call given,EVENTS),1000000) $(or $(call given,SECONDS),60)
+
+bench-outbox: ## measure how fast the outbox is relayed; ROWS= SECONDS= RATES=20,1000 REPORT=1
+	@scripts/bench-outbox $(call option,ROWS,--rows) $(call option,SECONDS,--seconds) $(call option,RATES,--rates) \
+	  $(if $(call given,REPORT),--report docs/benchmarks.md)
 
 image: ## build the container image with buildah
 	@scripts/image
