@@ -14,3 +14,4 @@ pub mod demo;
 pub mod cli;
 pub mod config;
 pub mod telemetry;
+mod trace;

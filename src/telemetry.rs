@@ -11,6 +11,7 @@ use tracing_subscriber::{
 use crate::{
     broker::amqp::LOG_DIRECTIVE,
     config::{Log, LogFormat, log_filter},
+    trace::InTrace,
 };
 
 /// What other crates say below these levels is about their insides; an explicit directive in `log.level` wins.
@@ -33,9 +34,12 @@ pub fn init(log: &Log) {
     let started = match log.format {
         LogFormat::Text => {
             let color = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-            registry.with(layer.with_ansi(color)).try_init()
+            registry.with(layer.with_ansi(color).map_event_format(|format| InTrace::text(format, color))).try_init()
         }
-        LogFormat::Json => registry.with(layer.json().flatten_event(true).with_current_span(false)).try_init(),
+        LogFormat::Json => {
+            let layer = layer.json().flatten_event(true).with_current_span(false);
+            registry.with(layer.map_event_format(InTrace::json)).try_init()
+        }
     };
     // It fails only when somebody (a test) has started logging already, which is what was asked for.
     if started.is_ok() {

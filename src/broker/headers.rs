@@ -99,7 +99,7 @@ fn bytes_of_json(fields: &Map<String, Value>) -> Option<Vec<u8>> {
 }
 
 /// Returns the header `name` as text, if it is UTF-8 text.
-pub(super) fn text<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a str> {
+pub(crate) fn text<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a str> {
     match properties.headers().as_ref()?.inner().get(name)? {
         AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
         AMQPValue::ByteArray(bytes) => std::str::from_utf8(bytes.as_slice()).ok(),
@@ -164,7 +164,7 @@ fn plain_integer(value: &AMQPValue) -> Option<i64> {
 }
 
 /// Returns the headers whose name passes `keep`.
-pub(super) fn retain(headers: &Option<FieldTable>, keep: impl Fn(&str) -> bool) -> FieldTable {
+pub(crate) fn retain(headers: &Option<FieldTable>, keep: impl Fn(&str) -> bool) -> FieldTable {
     let mut kept = FieldTable::default();
     for (name, value) in headers.iter().flatten().filter(|(name, _)| keep(name.as_str())) {
         kept.insert(name.clone(), value.clone());

@@ -30,7 +30,7 @@ const fn metric(name: &'static str, kind: Kind, unit: Unit, help: &'static str) 
 }
 
 /// The table. The help texts name the labels.
-const METRICS: [Metric; 41] = [
+const METRICS: [Metric; 42] = [
     metric("herald_received_total", Kind::Counter, Unit::Count, "Deliveries taken from the event and hold queues"),
     metric("herald_settled_total", Kind::Counter, Unit::Count, "Deliveries settled, by disposition and reason"),
     metric(
@@ -156,6 +156,12 @@ const METRICS: [Metric; 41] = [
     metric("herald_outbox_waiting", Kind::Gauge, Unit::Count, "Rows of the outbox that wait, up to 100000"),
     metric("herald_outbox_failed", Kind::Gauge, Unit::Count, "Rows of the outbox marked as no events, up to 100000"),
     metric("herald_outbox_lag_seconds", Kind::Gauge, Unit::Seconds, "Age of the oldest row of the outbox that waits"),
+    metric(
+        "herald_trace_spans_total",
+        Kind::Counter,
+        Unit::Count,
+        "Spans of traces, by result (exported, failed: not taken by otlp.endpoint, dropped: too many waited)",
+    ),
     metric("herald_books_closed", Kind::Gauge, Unit::Count, "1 while every identity received has exactly one fate"),
 ];
 

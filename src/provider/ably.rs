@@ -75,11 +75,11 @@ impl Ably {
         let transport = Transport::new(config, key)?;
         let shared = Arc::new(Shared { transport, gate: Arc::new(Gate::new(Provider::Ably)) });
         let (looking, publishing) = (shared.clone(), shared.clone());
-        let presence = Coalescer::new(PRESENCE, move |asks| {
+        let presence = Coalescer::traced("ably presence", PRESENCE, move |asks| {
             let shared = looking.clone();
             async move { presence::look_up(&shared, asks).await.into_iter().map(presence::known).collect() }.boxed()
         });
-        let publish = Coalescer::new(PUBLISH, move |messages| {
+        let publish = Coalescer::traced("ably publish", PUBLISH, move |messages| {
             let shared = publishing.clone();
             async move { publish::publish(&shared, messages).await }.boxed()
         });

@@ -12,7 +12,10 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
+use opentelemetry::trace::SpanContext;
 use tokio::sync::oneshot;
+
+use crate::trace::{self, Span};
 
 /// How much one request may carry and how many may be out at once.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +46,8 @@ impl<I, O> Clone for Coalescer<I, O> {
 }
 
 struct Inner<I, O> {
+    /// Names the span of a request; `None`: none is made.
+    name: Option<&'static str>,
     limits: Limits,
     send: Box<Send<I, O>>,
     state: Mutex<Waiting<I, O>>,
@@ -58,6 +63,15 @@ struct Item<I, O> {
     item: I,
     weight: usize,
     answer: oneshot::Sender<O>,
+    /// The span of the event that it is for.
+    event: Option<SpanContext>,
+}
+
+/// What one request carries.
+struct Taken<I, O> {
+    items: Vec<I>,
+    answers: Vec<oneshot::Sender<O>>,
+    events: Vec<SpanContext>,
 }
 
 impl<I: std::marker::Send + 'static, O: std::marker::Send + 'static> Coalescer<I, O> {
@@ -66,17 +80,33 @@ impl<I: std::marker::Send + 'static, O: std::marker::Send + 'static> Coalescer<I
     where
         F: Fn(Vec<I>) -> BoxFuture<'static, Vec<O>> + std::marker::Send + Sync + 'static,
     {
+        Self::make(None, limits, send)
+    }
+
+    /// Makes a coalescer whose requests stand in the traces of the events they carry something of, as `name`.
+    pub fn traced<F>(name: &'static str, limits: Limits, send: F) -> Self
+    where
+        F: Fn(Vec<I>) -> BoxFuture<'static, Vec<O>> + std::marker::Send + Sync + 'static,
+    {
+        Self::make(Some(name), limits, send)
+    }
+
+    fn make<F>(name: Option<&'static str>, limits: Limits, send: F) -> Self
+    where
+        F: Fn(Vec<I>) -> BoxFuture<'static, Vec<O>> + std::marker::Send + Sync + 'static,
+    {
         let state = Mutex::new(Waiting { items: VecDeque::new(), requests_out: 0 });
-        Coalescer { inner: Arc::new(Inner { limits, send: Box::new(send), state }) }
+        Coalescer { inner: Arc::new(Inner { name, limits, send: Box::new(send), state }) }
     }
 
     /// Returns the answer for `item`, which travels in the next request that has room for it. Dropping the future
     /// withdraws the item unless its request is out already.
     pub async fn ask(&self, item: I, weight: usize) -> Result<O, Lost> {
         let (answer, receiver) = oneshot::channel();
+        let event = self.inner.name.and_then(|_| trace::here());
         let start = {
             let mut state = self.inner.state.lock().expect("no panic while the lock is held");
-            state.items.push_back(Item { item, weight, answer });
+            state.items.push_back(Item { item, weight, answer, event });
             let start = state.requests_out < self.inner.limits.requests.max(1);
             state.requests_out += usize::from(start);
             start
@@ -103,10 +133,11 @@ impl<I: std::marker::Send + 'static, O: std::marker::Send + 'static> Slot<I, O> 
     async fn run(mut self) {
         // Callers that are ready in this very moment get to join the first request.
         tokio::task::yield_now().await;
-        while let Some((items, answers)) = self.take() {
+        while let Some(Taken { items, answers, events }) = self.take() {
             let expected = items.len();
             let request = async {
-                let replies = (self.inner.send)(items).await;
+                let span = Span::of_batch(self.inner.name.unwrap_or_default(), events, expected);
+                let replies = span.run((self.inner.send)(items)).await;
                 debug_assert_eq!(replies.len(), expected, "one answer per item");
                 replies
             };
@@ -121,10 +152,10 @@ impl<I: std::marker::Send + 'static, O: std::marker::Send + 'static> Slot<I, O> 
 
     /// Takes what the next request carries. When nothing waits the place is given back under the same lock, so that a
     /// newcomer either is seen here or starts a request of its own.
-    fn take(&mut self) -> Option<(Vec<I>, Vec<oneshot::Sender<O>>)> {
+    fn take(&mut self) -> Option<Taken<I, O>> {
         let mut state = self.inner.state.lock().expect("no panic while the lock is held");
         let limits = self.inner.limits;
-        let (mut items, mut answers, mut weight) = (Vec::new(), Vec::new(), 0usize);
+        let (mut items, mut answers, mut events, mut weight) = (Vec::new(), Vec::new(), Vec::new(), 0usize);
         while let Some(next) = state.items.front() {
             let fits = items.len() < limits.items && weight.saturating_add(next.weight) <= limits.weight;
             if next.answer.is_closed() {
@@ -134,6 +165,7 @@ impl<I: std::marker::Send + 'static, O: std::marker::Send + 'static> Slot<I, O> 
                 weight += next.weight;
                 items.push(next.item);
                 answers.push(next.answer);
+                events.extend(next.event);
             } else {
                 break;
             }
@@ -143,7 +175,7 @@ impl<I: std::marker::Send + 'static, O: std::marker::Send + 'static> Slot<I, O> 
             self.given_back = true;
             return None;
         }
-        Some((items, answers))
+        Some(Taken { items, answers, events })
     }
 }
 

@@ -101,7 +101,7 @@ impl Expo {
         let gate = Arc::new(Gate::new(Provider::Expo));
         let shared = Arc::new(Shared { http, url, authorization, gate, rate: Rate::new(config.rate) });
         let sending = shared.clone();
-        let send = Coalescer::new(SEND, move |messages| {
+        let send = Coalescer::traced("expo send", SEND, move |messages| {
             let shared = sending.clone();
             async move { send::send(&shared, messages).await }.boxed()
         });

@@ -11,10 +11,14 @@ use std::{
 use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
+use opentelemetry::trace::SpanKind;
 use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
-use crate::domain::outcome::{Failure, FailureKind, Provider};
+use crate::{
+    domain::outcome::{Failure, FailureKind, Provider},
+    trace::Span,
+};
 
 /// Longest time to a connection, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
@@ -100,7 +104,8 @@ impl Http {
         cap: usize,
     ) -> Result<Reply, Broken> {
         let started = Instant::now();
-        let mut result = read(request, cap).await;
+        let span = Span::call(SpanKind::Client, || format!("{} {endpoint}", self.provider));
+        let mut result = read(&span, request, cap).await;
         if let Ok(reply) = &mut result {
             self.own.iter().for_each(|secret| take_out(reply, secret.expose_secret()));
         }
@@ -118,6 +123,9 @@ impl Http {
         let provider = self.provider.as_str();
         metrics::counter!("herald_provider_requests_total", "provider" => provider, "endpoint" => endpoint, "result" => told)
             .increment(1);
+        if told != "ok" {
+            span.failed(|| told);
+        }
         metrics::histogram!("herald_provider_request_duration_seconds", "provider" => provider, "endpoint" => endpoint)
             .record(started.elapsed().as_secs_f64());
         result
@@ -130,9 +138,15 @@ impl Http {
     }
 }
 
-async fn read(request: reqwest::RequestBuilder, cap: usize) -> Result<Reply, Broken> {
-    let mut response = request.send().await.map_err(broken)?;
+async fn read(span: &Span, request: reqwest::RequestBuilder, cap: usize) -> Result<Reply, Broken> {
+    let (client, request) = request.build_split();
+    let request = request.map_err(broken)?;
+    span.note("http.request.method", || request.method().to_string());
+    span.note("server.address", || request.url().host_str().unwrap_or_default().to_owned());
+    span.note("server.port", || request.url().port_or_known_default().map_or(0, i64::from));
+    let mut response = client.execute(request).await.map_err(broken)?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    span.note("http.response.status_code", || i64::from(status));
     let mut body = BytesMut::new();
     loop {
         let lost = match response.chunk().await {
@@ -178,7 +192,7 @@ fn broken(error: reqwest::Error) -> Broken {
 }
 
 /// Returns the causes below `error`, which itself only repeats the address.
-fn causes(error: &reqwest::Error) -> String {
+pub(crate) fn causes(error: &reqwest::Error) -> String {
     let mut causes: Vec<String> = Vec::new();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -218,7 +232,7 @@ pub(super) fn check_url(key: &str, url: &Url) -> anyhow::Result<()> {
 }
 
 /// Tells whether `url` stays on this machine.
-pub(super) fn is_loopback(url: &Url) -> bool {
+pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         Some(Host::Ipv4(address)) => address.is_loopback(),

@@ -10,4 +10,4 @@ pub mod gate;
 
 mod parts;
 mod tries;
-mod http;
+pub(crate) mod http;

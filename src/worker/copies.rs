@@ -4,8 +4,13 @@
 
 use std::time::Duration;
 
+use opentelemetry::trace::SpanKind;
+
 use super::{Interrupted, Received, Worker, clock};
-use crate::broker::{Broker, BrokerError, Destination, Message, marks::Marks};
+use crate::{
+    broker::{Broker, BrokerError, Destination, Message, marks::Marks},
+    trace::{Span, parent},
+};
 
 /// Tries to publish a copy while the delivery can still be acknowledged.
 const COPY_TRIES: u32 = 3;
@@ -18,6 +23,8 @@ impl<B: Broker> Worker<B> {
         queue: &str,
         message: Message,
     ) -> Result<(), Interrupted> {
+        let span = Span::call(SpanKind::Producer, || format!("publish {queue}"));
+        span.publishes(queue);
         let destination = Destination::Queue(queue.to_owned());
         for tried in 1..=COPY_TRIES {
             match self.broker.publish(&destination, message.clone()).await {
@@ -31,11 +38,13 @@ impl<B: Broker> Worker<B> {
                 }
             }
             if !received.delivery.receipt.usable() {
+                span.failed(|| "channel_ended");
                 return Err(Interrupted::ChannelEnded);
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         // Unacknowledged as it is, it would stay in hand: a new channel brings it back.
+        span.failed(|| "not_confirmed");
         self.state.reopen.send_replace(());
         Err(Interrupted::ChannelEnded)
     }
@@ -72,6 +81,7 @@ impl Received {
                 Some(format!("{error} (the message's own headers, {bytes} bytes, were too large to travel on)"));
         }
         marks.write(&mut copied.message);
+        parent::write(&mut copied.message);
         copied.message
     }
 }

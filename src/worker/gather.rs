@@ -20,6 +20,7 @@ use crate::{
     },
     provider::expo::is_push_token,
     store::StoreError,
+    trace::Span,
 };
 
 /// What the ledger answered, and what it means for this delivery.
@@ -49,6 +50,13 @@ impl<B: Broker> Worker<B> {
     /// Claims the event and compares the delivery with what the ledger knows of it. `alone`: nothing is handled beside it, so
     /// that it is ours also when workers died over it.
     pub(super) async fn claim(&self, received: &Received, event: &Event, alone: bool) -> Result<Claimed, Interrupted> {
+        let span = Span::stop("claim");
+        let claimed = self.ask_for(received, event, alone).await;
+        span.claimed(&claimed);
+        claimed
+    }
+
+    async fn ask_for(&self, received: &Received, event: &Event, alone: bool) -> Result<Claimed, Interrupted> {
         let arrival = received.arrival();
         let text = self.catalogue.text(&event.name);
         let expires_at = routing::expires_at(event, text, received.life_from(event), received.marks.ignore_expiry);
@@ -110,42 +118,49 @@ impl<B: Broker> Worker<B> {
 
     /// Looks up presence, and the push tokens when presence does not make them unnecessary.
     pub(super) async fn gather(&self, event: &Event, rule: RouteRule, entry: &Entry) -> Result<Known, Interrupted> {
+        let span = Span::stop("gather");
         let mut known = Known::nothing();
         let questions = routing::questions(event, rule);
         let Some(partner) = &event.partner_id else { return Ok(known) };
         if entry.any_accepted() {
             // The route stands; only the tokens of targets still open are needed.
             if entry.targets.keys().any(|key| provider_of(key) == Provider::Expo) {
-                self.look_up(partner, &mut known).await?;
+                self.look_up(&span, partner, &mut known).await?;
             }
             return Ok(known);
         }
         if questions.presence {
             let channel = payload::channel(&self.settings.presence_channel, &event.session_id);
-            known.presence = match self.ably.presence(&channel, partner).await {
+            let asking = span.part("presence");
+            known.presence = match asking.run(self.ably.presence(&channel, partner)).await {
                 Ok(seen) if seen.members > 0 => Presence::Present { members: seen.members },
                 Ok(_) => Presence::Absent,
                 Err(failure) => Presence::Unknown(failure),
             };
+            asking.present(&known.presence, known.presence_name());
             known.presence_at = Some(clock::now_ms());
             metrics::counter!("herald_presence_total", "result" => known.presence_name()).increment(1);
         }
         if questions.tokens && !matches!(known.presence, Presence::Present { .. }) {
-            self.look_up(partner, &mut known).await?;
+            self.look_up(&span, partner, &mut known).await?;
         }
         Ok(known)
     }
 
-    async fn look_up(&self, partner: &str, known: &mut Known) -> Result<(), Interrupted> {
+    async fn look_up(&self, gathering: &Span, partner: &str, known: &mut Known) -> Result<(), Interrupted> {
         let Some(users) = &self.users else {
             known.recipient = Recipient::NoDatabase;
             return Ok(());
         };
+        let span = gathering.part("tokens");
         let user = match users.look_up(partner).await {
             Ok(user) => user,
             // The database refuses this very id: no user can have it.
             Err(StoreError::Data(_)) => Default::default(),
-            Err(error) => return Err(self.database_away("users.url", &error)),
+            Err(error) => {
+                span.failed(|| "database_away");
+                return Err(self.database_away("users.url", &error));
+            }
         };
         let all = user.tokens.len();
         let usable = distinct(user.tokens.into_iter().filter(|token| is_push_token(token)));
@@ -154,6 +169,7 @@ impl<B: Broker> Worker<B> {
             (true, Some(_)) => Recipient::OptedOut,
             (true, None) => Recipient::Tokens { usable: usable.len(), invalid: all - usable.len() },
         };
+        span.found(&known.recipient);
         known.tokens = usable.into_iter().map(|token| (payload::token_target(&token), token)).collect();
         Ok(())
     }

@@ -143,7 +143,7 @@ impl<B: Broker> Worker<B> {
                 let worker = self.clone();
                 self.state.tracker.spawn(async move {
                     // Interrupted: it stays with the broker and comes again.
-                    let _ = worker.settle_elsewhere(&received, "lane_full").await;
+                    let _ = received.traced(worker.settle_elsewhere(&received, "lane_full")).await;
                 });
             }
         }
@@ -155,7 +155,7 @@ impl<B: Broker> Worker<B> {
         while let Some(received) = next {
             let step = async {
                 if received.entered.elapsed() > MAX_WAIT && received.delivery.receipt.usable() {
-                    let _ = self.settle_elsewhere(&received, "waited_too_long").await;
+                    let _ = received.traced(self.settle_elsewhere(&received, "waited_too_long")).await;
                 } else {
                     self.handle(received).await;
                 }
@@ -241,6 +241,7 @@ impl<B: Broker> Worker<B> {
 
 impl Received {
     pub(super) fn read(delivery: Delivery) -> Received {
+        let at = clock::now();
         let message = &delivery.message;
         let read = || (Marks::read(message), decode(&message.body, &message.meta()));
         // Outside every lane: a panic here would end the intake, at this message again and again.
@@ -249,6 +250,6 @@ impl Received {
             let problem = "makes herald panic while it reads it: a bug in herald".to_owned();
             (Marks::default(), Err(Malformed { field: "body", problem }))
         });
-        Received { marks, event, delivery, at: clock::now(), entered: Instant::now(), in_hand: None }
+        Received { marks, event, delivery, at, entered: Instant::now(), in_hand: None }
     }
 }

@@ -15,6 +15,7 @@ mod receipts;
 mod tokens;
 mod settle;
 mod copies;
+mod spans;
 mod letters;
 mod trouble;
 mod pulse;

@@ -8,7 +8,7 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 use futures::FutureExt;
 use tracing::Instrument;
 
-use super::{Counted, Interrupted, Received, Worker, clock, gather::Claimed};
+use super::{Counted, Interrupted, Received, Worker, clock, gather::Claimed, spans};
 use crate::{
     broker::Broker,
     domain::{
@@ -16,6 +16,7 @@ use crate::{
         ledger::{DeadReason, Entry},
         routing::{self, Decision, Presence},
     },
+    trace::Span,
 };
 
 /// How much longer an event waits for its turn alone for every further worker that died over it.
@@ -30,12 +31,17 @@ impl<B: Broker> Worker<B> {
             return;
         }
         let _in_flight = Counted::new(&self.state.in_flight);
+        received.traced(self.guarded(&received)).await;
+    }
+
+    async fn guarded(&self, received: &Received) {
         let span = tracing::debug_span!("event", id = received.id());
-        let path = AssertUnwindSafe(self.process(&received)).catch_unwind().instrument(span);
+        let path = AssertUnwindSafe(self.process(received)).catch_unwind().instrument(span);
         match path.await {
             Ok(Ok(())) => {}
             Ok(Err(interrupted)) => {
-                self.keep_claim(&received, &interrupted);
+                spans::interrupted(&interrupted);
+                self.keep_claim(received, &interrupted);
                 metrics::counter!("herald_interrupted_total").increment(1);
                 tracing::debug!(event.id = received.id(), ?interrupted, "left with the broker");
             }
@@ -46,9 +52,9 @@ impl<B: Broker> Worker<B> {
                     "a bug in herald made the handling of this event panic; it is retried"
                 );
                 let error = "a bug in herald made the handling panic".to_owned();
-                let unable = self.settle_unable(&received, "panic", DeadReason::CrashedWorker, error).await;
+                let unable = self.settle_unable(received, "panic", DeadReason::CrashedWorker, error).await;
                 if let Err(interrupted) = unable {
-                    self.keep_claim(&received, &interrupted);
+                    self.keep_claim(received, &interrupted);
                 }
             }
         }
@@ -106,7 +112,9 @@ impl<B: Broker> Worker<B> {
         // 4. route: decided anew only while nothing has been accepted
         if !entry.any_accepted() {
             let retry_unknown = self.settings.retry_unknown;
+            let span = Span::stop("route");
             let decision = routing::route(event, text, &known.presence, &known.recipient, retry_unknown);
+            span.routed(&decision);
             entry.evidence = known.evidence(event, text.route, &decision);
             match decision {
                 Decision::Send { via, .. } => entry.plan(via, &known),
@@ -130,7 +138,9 @@ impl<B: Broker> Worker<B> {
 
         // 6. judge
         let life = self.life(&entry);
+        let span = Span::stop("judge");
         let disposition = judge::judge(&entry.targets, &sent.outcomes, entry.attempt, life, &self.policy);
+        span.judged(&disposition, &sent.outcomes);
 
         // 7. settle
         let settled = self.settle(received, *entry, sent.tickets, disposition).await;

@@ -23,6 +23,7 @@ use crate::{
     http::{self, Readiness},
     provider::{ably::Ably, expo::Expo},
     store::{Store, StoreError, users::Users},
+    trace,
 };
 
 /// Why `run` ended other than by a signal.
@@ -106,6 +107,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let (stop, served) = (CancellationToken::new(), CancellationToken::new());
     let pages = TaskTracker::new();
     http::serve(&config.http, readiness.clone(), served.clone(), &pages).await.map_err(RunError::Failed)?;
+    let traces =
+        trace::start(&config.otlp, &config.instance).map_err(|error| RunError::Config(format!("{error:#}")))?;
     let signals = tokio::spawn(until_signal(stop.clone()));
 
     let work = async {
@@ -159,7 +162,12 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     // Last, so that readiness and metrics can be read while the worker drains.
     served.cancel();
     pages.close();
-    let _ = tokio::time::timeout(Duration::from_secs(3), pages.wait()).await;
+    let pages = tokio::time::timeout(Duration::from_secs(3), pages.wait());
+    let _ = tokio::join!(pages, async {
+        if let Some(traces) = traces {
+            traces.finish().await;
+        }
+    });
     ended
 }
 

@@ -23,6 +23,7 @@ use crate::{
         payload,
     },
     provider::{ably::Publish, expo::Push},
+    trace::Span,
 };
 
 /// What came of the sends of one attempt.
@@ -44,11 +45,13 @@ impl<B: Broker> Worker<B> {
         let open = entry.targets.iter().filter(|(_, r)| !r.accepted && !r.closed && r.unknown <= unknown_repeats);
         let expires_at = entry.expires_at;
         let sends = open.map(|(key, _)| async {
+            let span = Span::stop("send");
             let (at, started) = (clock::now_ms(), Instant::now());
             let outcome = match known.tokens.get(key) {
-                Some(token) => self.push(event, text, token, expires_at).await,
-                None => self.publish(event).await,
+                Some(token) => span.run(self.push(event, text, token, expires_at)).await,
+                None => span.run(self.publish(event)).await,
             };
+            span.sent(key, &outcome);
             (key.clone(), at, started.elapsed(), outcome)
         });
         let results = join_all(sends).await;

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Interrupted, Received, Worker, clock, gather::Claimed, letters::index_letter};
+use super::{Interrupted, Received, Worker, clock, gather::Claimed, letters::index_letter, spans};
 use crate::{
     broker::{Broker, marks::Marks},
     domain::{
@@ -17,6 +17,7 @@ use crate::{
         retry::next_delay,
     },
     store::{Record, StoreError},
+    trace::{self, Span},
 };
 
 /// Pause between two tries to write an outcome while the ledger is away.
@@ -31,6 +32,7 @@ impl<B: Broker> Worker<B> {
         tickets: Vec<Ticket>,
         disposition: Disposition,
     ) -> Result<(), Interrupted> {
+        let span = Span::stop("settle");
         let before = entry.clone();
         let now = clock::now_ms();
         entry.updated_at = now;
@@ -88,7 +90,7 @@ impl<B: Broker> Worker<B> {
             if entry.state == State::Dead {
                 letter = Some(index_letter(&message, &marks, Some(&entry)));
             }
-            if let Err(interrupted) = self.publish_copy(received, &queue, message).await {
+            if let Err(interrupted) = span.run(self.publish_copy(received, &queue, message)).await {
                 // The copy does not exist: the row keeps its attempt, or the redelivery would be taken for stale.
                 let known = Entry { targets: entry.targets, attempts: entry.attempts, ..before };
                 self.record(Record { entry: known, tickets, letter: None }).await;
@@ -106,6 +108,7 @@ impl<B: Broker> Worker<B> {
 
     /// Ends a message that cannot be read: dead, with the field that is wrong.
     pub(super) async fn settle_malformed(&self, received: &Received, malformed: &Malformed) -> Result<(), Interrupted> {
+        let span = Span::stop("settle");
         let id = match received.id() {
             "unreadable" => format!("unreadable-{}", uuid::Uuid::new_v4()),
             id => crate::domain::bounded(&id.replace(|c: char| c.is_control(), " "), 255),
@@ -133,7 +136,7 @@ impl<B: Broker> Worker<B> {
         entry.state = State::Dead;
         (entry.reason, entry.detail) = (marks.reason.clone(), marks.error.clone());
         let letter = Some(index_letter(&message, &marks, None));
-        self.publish_copy(received, &self.topology.dead(), message).await?;
+        span.run(self.publish_copy(received, &self.topology.dead(), message)).await?;
         let labels = labels(&entry);
         self.report(received, &entry);
         self.record(Record { entry, tickets: Vec::new(), letter }).await;
@@ -143,16 +146,18 @@ impl<B: Broker> Worker<B> {
 
     /// Sends a delivery that cannot be handled here and now to the first retry queue, its attempt unchanged.
     pub(super) async fn settle_elsewhere(&self, received: &Received, reason: &'static str) -> Result<(), Interrupted> {
+        let span = Span::stop("settle");
         let id = Some(received.id().to_owned());
         let marks = Marks { id, reason: Some(reason.into()), ..received.marks_for_copy() };
         let queue = self.topology.retry(self.policy.schedule[0]);
-        self.publish_copy(received, &queue, received.copy(&marks)).await?;
+        span.run(self.publish_copy(received, &queue, received.copy(&marks))).await?;
         self.ack(received, ("postponed", reason.to_owned())).await;
         Ok(())
     }
 
     /// Drops a delivery whose newer copy waits in a queue.
     pub(super) async fn settle_stale(&self, received: &Received, entry: Entry) -> Result<(), Interrupted> {
+        let _span = Span::stop("settle");
         // Writing the row gives up the claim, which would turn the newer copy away from every other worker.
         self.record(Record { entry, tickets: Vec::new(), letter: None }).await;
         self.ack(received, ("stale", String::new())).await;
@@ -161,6 +166,7 @@ impl<B: Broker> Worker<B> {
 
     /// Drops a delivery of what was delivered before.
     pub(super) async fn settle_repeat(&self, received: &Received, entry: Entry) -> Result<(), Interrupted> {
+        let _span = Span::stop("settle");
         self.record(Record { entry, tickets: Vec::new(), letter: None }).await;
         self.ack(received, ("repeat", String::new())).await;
         Ok(())
@@ -181,12 +187,17 @@ impl<B: Broker> Worker<B> {
             && let Claimed::Entry(entry) = self.claim(received, event, false).await?
         {
             let disposition = match delay {
-                Ok(delay) => Disposition::Retry { delay, attempts, reason: error },
+                Ok(delay) => {
+                    trace::event_failed(|| reason);
+                    Disposition::Retry { delay, attempts, reason: error }
+                }
                 Err(_) => Disposition::Dead { reason: dead, attempts, detail: error },
             };
             return self.settle(received, *entry, Vec::new(), disposition).await;
         }
         // Unreadable, or somebody else's by now: there is no row to write.
+        let span = Span::stop("settle");
+        trace::event_failed(|| reason);
         let (queue, reason) = match delay {
             Ok(delay) => (self.topology.retry(delay), reason),
             Err(_) => (self.topology.dead(), dead.as_str()),
@@ -198,7 +209,7 @@ impl<B: Broker> Worker<B> {
             error: Some(error),
             ..received.marks_for_copy()
         };
-        self.publish_copy(received, &queue, received.copy(&marks)).await?;
+        span.run(self.publish_copy(received, &queue, received.copy(&marks))).await?;
         if let Ok(event) = &received.event
             && let Err(error) = self.store.give_up(&[event.identity()]).await
         {
@@ -231,6 +242,7 @@ impl<B: Broker> Worker<B> {
     }
 
     async fn ack(&self, received: &Received, (disposition, reason): (&'static str, String)) {
+        spans::settled(disposition, &reason);
         metrics::counter!("herald_settled_total", "disposition" => disposition, "reason" => reason).increment(1);
         if !received.delivery.receipt.ack().await {
             metrics::counter!("herald_settles_lost_total").increment(1);
@@ -243,6 +255,7 @@ impl<B: Broker> Worker<B> {
 
     /// Says once how the event was settled: dead letters at info, everything else at debug.
     fn report(&self, received: &Received, entry: &Entry) {
+        spans::recorded(entry);
         let age = clock::now_ms().saturating_sub(entry.first_seen);
         if entry.state == State::Done {
             metrics::histogram!("herald_event_age_seconds").record(age as f64 / 1000.0);

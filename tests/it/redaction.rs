@@ -21,6 +21,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, raw_sql};
 
 use crate::{
     broker::setup::{manage, management_url},
+    collector::Collector,
     rig::{Rig, event},
     support::{database_url, eventually, unique},
 };
@@ -47,6 +48,7 @@ struct Canaries {
     wrong_password: String,
     http_token: String,
     url: String,
+    otlp_header: String,
     token: String,
     payload: String,
     header: String,
@@ -63,6 +65,7 @@ impl Canaries {
             wrong_password: canary("Wrong"),
             http_token: canary("Http"),
             url: canary("Url"),
+            otlp_header: canary("OtlpHeader"),
             token: canary("Token"),
             payload: canary("Payload"),
             header: canary("Header"),
@@ -83,6 +86,7 @@ impl Canaries {
             secret("wrong password", &self.wrong_password),
             secret("http.token", &self.http_token),
             secret("credentials in a URL", &self.url),
+            secret("header for the receiver of traces", &self.otlp_header),
             Canary { what: "push token", text: self.token.clone(), allowed: &["table tickets"] },
             Canary { what: "payload", text: self.payload.clone(), allowed: LETTERS },
             Canary { what: "header", text: self.header.clone(), allowed: LETTERS },
@@ -232,7 +236,9 @@ async fn canaries_are_found_only_where_they_may_be() {
     let database = |url: &str| with_credentials(url, &accounts.name, &canaries.database_password);
     let (store, users) = (database(&rig.store_url), database(&rig.users_url));
     let management = with_credentials(&management_url(), &accounts.name, &canaries.amqp_password);
-    let otlp = format!("http://user:{}@127.0.0.1:9", canaries.url);
+    let collector = Collector::start().await;
+    let otlp = with_credentials(&collector.url, "user", &canaries.url);
+    let otlp_headers = format!("x-key={}", canaries.otlp_header);
     let variables = [
         ("AMQP_URL", accounts.amqp_url.as_str()),
         ("HERALD_STORE__URL", &store),
@@ -242,6 +248,7 @@ async fn canaries_are_found_only_where_they_may_be() {
         ("EXPO_ACCESS_TOKEN", ACCESS_TOKEN),
         ("HERALD_HTTP__TOKEN", &canaries.http_token),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", &otlp),
+        ("OTEL_EXPORTER_OTLP_HEADERS", &otlp_headers),
         ("HERALD_ABLY__TIMEOUT", "1s"),
         ("HERALD_EXPO__TIMEOUT", "1s"),
         ("HERALD_RETRY__SCHEDULE", r#"["200ms"]"#),
@@ -325,12 +332,15 @@ async fn canaries_are_found_only_where_they_may_be() {
     places.insert("metrics".into(), page(&rig, text, "/metrics", &canaries.http_token).await);
     assert_eq!(rig.terminate(text).await, Some(0));
     places.insert("log".into(), rig.log(text));
-    // The same once more as JSON, with refused credentials.
+    // The same once more as JSON, with refused credentials and nobody who takes traces.
     let json_log = with(&[("HERALD_LOG__FORMAT", "json")]);
-    let json_log: Vec<_> = json_log
-        .into_iter()
-        .map(|(k, v)| if k == "ABLY_API_KEY" { (k, canaries.wrong_ably_key.as_str()) } else { (k, v) })
-        .collect();
+    let otlp_away = with_credentials("http://127.0.0.1:9", "user", &canaries.url);
+    let other = |key, value| match key {
+        "ABLY_API_KEY" => canaries.wrong_ably_key.as_str(),
+        "OTEL_EXPORTER_OTLP_ENDPOINT" => otlp_away.as_str(),
+        _ => value,
+    };
+    let json_log: Vec<_> = json_log.into_iter().map(|(key, value)| (key, other(key, value))).collect();
     let worker = rig.start_with(&json_log).await;
     send(&rig, &secretive(&format!("{planted}-revoked"), "absent", "user-"), &canaries).await;
     let mut no_partner = secretive(&format!("{planted}-held"), "revoked", "");
@@ -344,6 +354,11 @@ async fn canaries_are_found_only_where_they_may_be() {
     places.insert("metrics, refused".into(), page(&rig, worker, "/metrics", "x").await);
     assert_eq!(rig.terminate(worker).await, Some(0));
     places.insert("log as JSON".into(), rig.log(worker));
+    places.insert("traces".into(), format!("{:?}", collector.spans()));
+    let basic = format!("Basic {}", BASE64_STANDARD.encode(format!("user:{}", canaries.url)));
+    let told =
+        |headers: &http::HeaderMap| headers["x-key"] == canaries.otlp_header && headers["authorization"] == basic;
+    assert!(collector.headers().iter().all(told), "the receiver gets what is meant for it");
 
     // Credentials that are wrong from the start: one line each, and every command's own words.
     let wrong_amqp = with_credentials(&rig.amqp_url, &accounts.name, &canaries.wrong_password);
@@ -429,6 +444,7 @@ async fn canaries_are_found_only_where_they_may_be() {
     for (place, word) in [
         ("log", planted.as_str()),
         ("log as JSON", &planted),
+        ("log as JSON", "otlp.endpoint does not take the traces"),
         ("explain", &planted),
         ("explain as JSON", &planted),
         ("explain a user", &planted),
@@ -440,6 +456,7 @@ async fn canaries_are_found_only_where_they_may_be() {
         ("actions as JSON", "[push token]"),
         ("table steering", "[push token]"),
         ("dead show", &planted),
+        ("traces", &planted),
         ("table events", &planted),
         ("table dead_letters", &planted),
         ("letters in the queue", &planted),
