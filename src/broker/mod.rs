@@ -101,6 +101,14 @@ impl Receipt {
         }
     }
 
+    /// Returns the name of the messaging system, as OpenTelemetry's conventions have it.
+    pub fn system(&self) -> &'static str {
+        match self {
+            Receipt::Amqp(_) => amqp::SYSTEM,
+            Receipt::Memory(_) => "memory",
+        }
+    }
+
     /// Tells whether an acknowledgement could still be sent; if not, nothing should be begun with the delivery.
     pub fn usable(&self) -> bool {
         match self {

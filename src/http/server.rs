@@ -18,7 +18,6 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
-use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -31,7 +30,7 @@ use crate::config;
 use super::{
     Readiness,
     guard::{Rules, guard},
-    metrics,
+    metrics::{self, Exporter},
 };
 
 /// Connections served at once; others wait in the listener's backlog.
@@ -73,7 +72,7 @@ pub async fn serve(
     Ok(bound)
 }
 
-async fn answer(listener: TcpListener, app: Router, metrics: PrometheusHandle, stop: CancellationToken) {
+async fn answer(listener: TcpListener, app: Router, metrics: Exporter, stop: CancellationToken) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let graceful = GracefulShutdown::new();
     let mut upkeep = tokio::time::interval(UPKEEP);
@@ -137,6 +136,6 @@ async fn readyz(State(readiness): State<Readiness>) -> Response {
     }
 }
 
-async fn render(State(metrics): State<PrometheusHandle>) -> Response {
+async fn render(State(metrics): State<Exporter>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
 }

@@ -147,6 +147,9 @@ impl Gate {
                 }
                 Err(failure) => failure,
             };
+            if failure.kind == FailureKind::Unauthorised {
+                self.count_rejection();
+            }
             waits += 1;
             match pass.report(Verdict::Failed(&failure)) {
                 Next::Again if waits < MAX_WAITS => {}
@@ -158,6 +161,7 @@ impl Gate {
 
     /// Raises an alarm, at most once a minute, about items refused for our credentials while others go through.
     pub(super) fn alarm_items(&self, failure: &Failure) {
+        self.count_rejection();
         let now = Instant::now();
         let mut state = self.lock();
         if state.policy.cause() == Some(HoldCause::Unauthorised)
@@ -169,6 +173,10 @@ impl Gate {
         drop(state);
         let (provider, fix) = (self.provider, fix(self.provider));
         tracing::error!(%provider, code = failure.code, "{provider} refuses some of our requests: {failure}; check {fix}");
+    }
+
+    fn count_rejection(&self) {
+        metrics::counter!("herald_credentials_rejected_total", "dependency" => self.provider.as_str()).increment(1);
     }
 
     async fn enter(&self) -> Result<Pass<'_>, HoldCause> {

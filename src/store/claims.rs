@@ -251,6 +251,11 @@ impl Store {
         self.worker.head_after.fetch_max(at, Ordering::Relaxed);
     }
 
+    /// Returns what [`Store::note_head`] was told last.
+    pub fn head_after(&self) -> Option<i64> {
+        Some(self.worker.head_after.load(Ordering::Relaxed)).filter(|at| *at > 0)
+    }
+
     /// Lists the workers that live.
     pub async fn workers(&self) -> Result<Vec<WorkerMark>, StoreError> {
         self.db.call(&WORKERS, &json!({})).await

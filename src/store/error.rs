@@ -71,10 +71,14 @@ fn postgres(keys: Keys, place: &str, code: &str, message: String) -> StoreError 
     let Keys { url, statement } = keys;
     match code {
         "3D000" => StoreError::Config(format!("{url}: {message}: create it, or correct the name in the URL")),
-        "42501" => StoreError::Config(format!("{statement}: {message}: grant it to the user in {url}")),
+        "42501" => {
+            refused(url);
+            StoreError::Config(format!("{statement}: {message}: grant it to the user in {url}"))
+        }
         // A query that was cancelled ran into our own statement timeout.
         "57014" | "55P03" => StoreError::Unavailable(format!("{place}: {message}")),
         _ if code.starts_with("28") => {
+            refused(url);
             StoreError::Config(format!("{url}: {place} refuses the credentials: {message}: correct user and password"))
         }
         _ if code.starts_with("42") || code.starts_with("3F") => {
@@ -83,6 +87,12 @@ fn postgres(keys: Keys, place: &str, code: &str, message: String) -> StoreError 
         _ if ["21", "22", "23", "54"].iter().any(|class| code.starts_with(class)) => StoreError::Data(message),
         _ => StoreError::Unavailable(format!("{place}: {message} ({code})")),
     }
+}
+
+/// Counts a refusal of our credentials or rights by the database behind the key `url`.
+fn refused(url: &'static str) {
+    let dependency = url.split('.').next().unwrap_or_default();
+    metrics::counter!("herald_credentials_rejected_total", "dependency" => dependency).increment(1);
 }
 
 /// SQLite's result codes, the low byte naming the class: https://www.sqlite.org/rescode.html

@@ -269,7 +269,7 @@ impl Received {
 
     /// Returns when the event's life began: when it occurred, else the broker's timestamp, else first receipt; a replay
     /// begins a new life.
-    fn life_from(&self, event: &Event) -> jiff::Timestamp {
+    pub(super) fn life_from(&self, event: &Event) -> jiff::Timestamp {
         let first_receipt = self.marks.first_seen.unwrap_or(self.at);
         if self.marks.replay > 0 {
             return first_receipt;

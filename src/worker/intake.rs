@@ -83,7 +83,7 @@ impl<B: Broker> Worker<B> {
                     consumer.close().await;
                 }
                 Why::ChannelEnded => {
-                    metrics::counter!("herald_reconnects_total").increment(1);
+                    metrics::counter!("herald_reconnects_total", "of" => "consumer").increment(1);
                     tracing::warn!(queue, "the consumer's channel ended; making a new one");
                 }
             }
@@ -127,7 +127,7 @@ impl<B: Broker> Worker<B> {
 
     /// Puts an event into its session's lane.
     pub(super) fn enter(self: &Arc<Self>, received: Received) {
-        metrics::counter!("herald_received_total").increment(1);
+        self.count_consumed(&received);
         // What cannot be read has no session and waits for nobody.
         let session = match &received.event {
             Ok(event) => event.session_id.clone(),

@@ -16,10 +16,12 @@ mod tokens;
 mod settle;
 mod copies;
 mod spans;
+mod meters;
 mod letters;
 mod trouble;
 mod pulse;
 mod steering;
+mod gauges;
 mod upkeep;
 mod run;
 
@@ -37,7 +39,7 @@ pub use run::{RunError, run};
 pub(crate) use run::{patiently, until_signal};
 
 use crate::{
-    broker::{Delivery, marks::Marks, topology::Topology},
+    broker::{Delivery, management::Management, marks::Marks, topology::Topology},
     domain::{
         catalogue::Catalogue,
         event::{Event, Malformed},
@@ -61,6 +63,7 @@ pub struct Worker<B> {
     policy: Policy,
     settings: Settings,
     readiness: Readiness,
+    management: Option<Management>,
     state: State,
 }
 
@@ -104,6 +107,7 @@ struct State {
     devices: std::sync::Mutex<tokens::Devices>,
     waiting: [AtomicUsize; 2],
     in_flight: AtomicUsize,
+    since: std::sync::Mutex<gauges::Since>,
 }
 
 /// A delivery with everything that can be read from it.
@@ -139,6 +143,8 @@ pub struct Parts<B> {
     pub policy: Policy,
     pub settings: Settings,
     pub readiness: Readiness,
+    /// `None`: nobody tells how many messages are unacknowledged.
+    pub management: Option<Management>,
 }
 
 impl<B> Worker<B> {

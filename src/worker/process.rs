@@ -3,7 +3,10 @@
 //! Called by the lane's task for one delivery at a time. Everything that decides is in `domain`; everything that does is in
 //! the file named after its verb. Whatever happens here, the delivery is either settled or still with the broker.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    time::{Duration, Instant},
+};
 
 use futures::FutureExt;
 use tracing::Instrument;
@@ -35,18 +38,21 @@ impl<B: Broker> Worker<B> {
     }
 
     async fn guarded(&self, received: &Received) {
+        let begun = Instant::now();
         let span = tracing::debug_span!("event", id = received.id());
         let path = AssertUnwindSafe(self.process(received)).catch_unwind().instrument(span);
         match path.await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => self.count_processed(received, begun, ""),
             Ok(Err(interrupted)) => {
                 spans::interrupted(&interrupted);
                 self.keep_claim(received, &interrupted);
                 metrics::counter!("herald_interrupted_total").increment(1);
+                self.count_processed(received, begun, "interrupted");
                 tracing::debug!(event.id = received.id(), ?interrupted, "left with the broker");
             }
             Err(_) => {
                 metrics::counter!("herald_panics_total").increment(1);
+                self.count_processed(received, begun, "panic");
                 tracing::error!(
                     event.id = received.id(),
                     "a bug in herald made the handling of this event panic; it is retried"

@@ -134,6 +134,9 @@ impl<B: Broker> Worker<B> {
             read.iter().map(|read| (read.due.ticket.id.as_str(), read.outcome)).collect();
         for outcome in noted.iter().filter_map(|id| outcomes.get(id.as_str())) {
             metrics::counter!("herald_receipts_total", "outcome" => outcome.as_str()).increment(1);
+            if *outcome == ReceiptOutcome::Misconfigured {
+                metrics::counter!("herald_credentials_rejected_total", "dependency" => "expo").increment(1);
+            }
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use crate::{
     broker::{
         Broker, BrokerError,
         amqp::{Amqp, AmqpOptions, Role},
+        management::Management,
         topology::Topology,
     },
     config::{Config, OnUnknown, UsersUrl},
@@ -40,9 +41,23 @@ pub enum RunError {
 impl<B: Broker> Worker<B> {
     /// Makes a worker; nothing starts before [`Worker::serve`].
     pub fn new(parts: Parts<B>) -> Arc<Self> {
-        let Parts { broker, topology, store, users, ably, expo, catalogue, policy, settings, readiness } = parts;
+        let Parts { broker, topology, store, users, ably, expo, catalogue, policy, settings, readiness, management } =
+            parts;
         let state = State::default();
-        Arc::new(Worker { broker, topology, store, users, ably, expo, catalogue, policy, settings, readiness, state })
+        Arc::new(Worker {
+            broker,
+            topology,
+            store,
+            users,
+            ably,
+            expo,
+            catalogue,
+            policy,
+            settings,
+            readiness,
+            management,
+            state,
+        })
     }
 
     /// Delivers events until `stop`, then finishes what is in hand within the grace period and closes what it opened.
@@ -127,6 +142,12 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             }
             UsersUrl::None | UsersUrl::Missing => None,
         };
+        let management = match &config.broker.management_url {
+            Some(url) => {
+                Some(Management::new(url, &config.broker.url).map_err(|error| RunError::Config(error.to_string()))?)
+            }
+            None => None,
+        };
         let topology = Topology {
             prefix: config.broker.prefix.clone(),
             schedule: config.retry.schedule.clone(),
@@ -150,6 +171,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             policy: Policy { schedule: config.retry.schedule.clone(), unknown_repeats: config.expo.unknown_repeats },
             settings: Settings::of(&config),
             readiness: readiness.clone(),
+            management,
         });
         worker.serve(stop.clone()).await.map_err(|error| match error {
             BrokerError::Config(problem) => RunError::Config(problem),

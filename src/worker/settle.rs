@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Interrupted, Received, Worker, clock, gather::Claimed, letters::index_letter, spans};
+use super::{Interrupted, Received, Worker, clock, gather::Claimed, letters::index_letter, meters::Settled, spans};
 use crate::{
     broker::{Broker, marks::Marks},
     domain::{
@@ -99,10 +99,10 @@ impl<B: Broker> Worker<B> {
             entry.queue = (entry.state == State::Waiting).then_some(queue);
         }
         entry.evidence.copied = entry.evidence.copied.or_else(|| received.copied_because());
-        let labels = labels(&entry);
+        let settled = Settled::of(&entry);
         self.report(received, &entry);
         self.record(Record { entry, tickets, letter }).await;
-        self.ack(received, labels).await;
+        self.ack(received, settled).await;
         Ok(())
     }
 
@@ -137,10 +137,10 @@ impl<B: Broker> Worker<B> {
         (entry.reason, entry.detail) = (marks.reason.clone(), marks.error.clone());
         let letter = Some(index_letter(&message, &marks, None));
         span.run(self.publish_copy(received, &self.topology.dead(), message)).await?;
-        let labels = labels(&entry);
+        let settled = Settled::of(&entry);
         self.report(received, &entry);
         self.record(Record { entry, tickets: Vec::new(), letter }).await;
-        self.ack(received, labels).await;
+        self.ack(received, settled).await;
         Ok(())
     }
 
@@ -151,7 +151,7 @@ impl<B: Broker> Worker<B> {
         let marks = Marks { id, reason: Some(reason.into()), ..received.marks_for_copy() };
         let queue = self.topology.retry(self.policy.schedule[0]);
         span.run(self.publish_copy(received, &queue, received.copy(&marks))).await?;
-        self.ack(received, ("postponed", reason.to_owned())).await;
+        self.ack(received, Settled::unrouted("postponed", reason)).await;
         Ok(())
     }
 
@@ -160,7 +160,7 @@ impl<B: Broker> Worker<B> {
         let _span = Span::stop("settle");
         // Writing the row gives up the claim, which would turn the newer copy away from every other worker.
         self.record(Record { entry, tickets: Vec::new(), letter: None }).await;
-        self.ack(received, ("stale", String::new())).await;
+        self.ack(received, Settled::unrouted("stale", "")).await;
         Ok(())
     }
 
@@ -168,7 +168,7 @@ impl<B: Broker> Worker<B> {
     pub(super) async fn settle_repeat(&self, received: &Received, entry: Entry) -> Result<(), Interrupted> {
         let _span = Span::stop("settle");
         self.record(Record { entry, tickets: Vec::new(), letter: None }).await;
-        self.ack(received, ("repeat", String::new())).await;
+        self.ack(received, Settled::unrouted("repeat", "")).await;
         Ok(())
     }
 
@@ -215,7 +215,7 @@ impl<B: Broker> Worker<B> {
         {
             tracing::debug!(event.id = event.id, %error, "the claim was not given up; it is void after half an hour");
         }
-        self.ack(received, ("unable", reason.to_owned())).await;
+        self.ack(received, Settled::unrouted("unable", reason)).await;
         Ok(())
     }
 
@@ -241,9 +241,9 @@ impl<B: Broker> Worker<B> {
         }
     }
 
-    async fn ack(&self, received: &Received, (disposition, reason): (&'static str, String)) {
-        spans::settled(disposition, &reason);
-        metrics::counter!("herald_settled_total", "disposition" => disposition, "reason" => reason).increment(1);
+    async fn ack(&self, received: &Received, settled: Settled) {
+        spans::settled(settled.disposition, &settled.reason);
+        self.count_settled(received, settled);
         if !received.delivery.receipt.ack().await {
             metrics::counter!("herald_settles_lost_total").increment(1);
             tracing::debug!(
@@ -258,7 +258,7 @@ impl<B: Broker> Worker<B> {
         spans::recorded(entry);
         let age = clock::now_ms().saturating_sub(entry.first_seen);
         if entry.state == State::Done {
-            metrics::histogram!("herald_event_age_seconds").record(age as f64 / 1000.0);
+            self.count_age(received, entry);
         }
         let (state, reason) = (entry.state.as_str(), entry.reason.as_deref().unwrap_or(""));
         let route = entry.route.as_deref().unwrap_or("");
@@ -288,14 +288,6 @@ impl<B: Broker> Worker<B> {
             );
         }
     }
-}
-
-fn labels(entry: &Entry) -> (&'static str, String) {
-    let reason = match entry.state {
-        State::Done => entry.via.map(|via| via.as_str().to_owned()),
-        State::Waiting | State::Skipped | State::Dead => entry.reason.clone(),
-    };
-    (entry.state.as_str(), reason.unwrap_or_default())
 }
 
 fn describe(cause: HoldCause) -> &'static str {

@@ -56,6 +56,11 @@ impl Trouble {
         }
     }
 
+    /// Returns what is wrong, beginning with the database's key, or `None` while all is well.
+    pub fn what(&self) -> Option<String> {
+        self.what.borrow().clone()
+    }
+
     /// Returns once all is well.
     pub async fn cleared(&self) {
         // An error means that the worker is gone, and with it whoever waits here.

@@ -1,24 +1,23 @@
-//! What runs beside the events: the heartbeat, the gauges and pruning. Receipts and dead letters have files of their own.
+//! What runs beside the events: the heartbeat and pruning. Gauges, receipts and dead letters have files of their own.
 //!
 //! Started by `run`, on the worker's tracker. Never touches an event in hand.
 
-use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Worker, clock};
-use crate::{broker::Broker, domain::outcome::Provider, store::StoreError};
+use super::Worker;
+use crate::{broker::Broker, store::StoreError};
 
 /// A worker that is silent for ten seconds is taken for dead, so it speaks every two.
 const HEARTBEAT: Duration = Duration::from_secs(2);
-const GAUGES: Duration = Duration::from_secs(5);
 const PRUNE: Duration = Duration::from_secs(600);
 
 impl<B: Broker> Worker<B> {
     /// Starts everything that runs beside the events.
     pub(super) fn start_upkeep(self: &Arc<Self>) {
         let tracker = &self.state.tracker;
-        tracker.spawn(self.clone().every(GAUGES, async |worker| worker.gauge().await));
+        self.start_gauges();
         tracker.spawn(self.clone().every(PRUNE, async |worker| worker.prune().await));
         tracker.spawn(self.clone().obey_operators());
         tracker.spawn(self.clone().reconcile_letters());
@@ -54,41 +53,10 @@ impl<B: Broker> Worker<B> {
     /// Lets the ledger hear of us, and returns how many workers live.
     pub(super) async fn heartbeat(&self) -> Result<u32, StoreError> {
         let workers = self.store.heartbeat().await?;
+        metrics::gauge!("herald_workers").set(f64::from(workers));
         let mut pulse = self.state.pulse.lock().expect("no panic while the lock is held");
         pulse.beat(Instant::now(), workers);
         Ok(workers)
-    }
-
-    async fn gauge(&self) {
-        metrics::gauge!("herald_in_flight").set(self.state.in_flight.load(Ordering::Relaxed) as f64);
-        metrics::gauge!("herald_lanes").set(self.state.lanes.len() as f64);
-        metrics::gauge!("herald_broker_connected").set(f64::from(u8::from(self.broker.connected())));
-        for provider in Provider::ALL {
-            let waiting = self.waiting(provider).load(Ordering::Relaxed);
-            metrics::gauge!("herald_provider_waiting", "provider" => provider.as_str()).set(waiting as f64);
-        }
-        for provider in Provider::ALL {
-            let open = self.gate(provider).state().shut.is_none();
-            metrics::gauge!("herald_provider_open", "provider" => provider.as_str()).set(f64::from(u8::from(open)));
-        }
-        self.gauge_gates();
-        for queue in self.topology.queues().into_iter().map(|queue| queue.name) {
-            let asked = clock::now_ms();
-            if let Ok(depth) = self.broker.depth(&queue).await {
-                if depth.ready == 0 && queue == self.topology.events() {
-                    self.store.note_head(asked);
-                }
-                metrics::gauge!("herald_queue_ready", "queue" => queue).set(depth.ready as f64);
-            }
-        }
-        if let Ok(books) = self.store.books().await {
-            metrics::gauge!("herald_books", "state" => "received").set(books.received as f64);
-            metrics::gauge!("herald_books", "state" => "waiting").set(books.waiting as f64);
-            for (state, by) in [("done", &books.done), ("skipped", &books.skipped), ("dead", &books.dead)] {
-                metrics::gauge!("herald_books", "state" => state).set(by.values().sum::<i64>() as f64);
-            }
-            metrics::gauge!("herald_books_closed").set(f64::from(u8::from(books.closed())));
-        }
     }
 
     async fn prune(&self) {
@@ -99,7 +67,7 @@ impl<B: Broker> Worker<B> {
         }
     }
 
-    async fn every<F>(self: Arc<Self>, period: Duration, act: F)
+    pub(super) async fn every<F>(self: Arc<Self>, period: Duration, act: F)
     where
         F: AsyncFn(&Self),
     {

@@ -43,7 +43,10 @@ async fn health_readiness_and_metrics_are_told() {
 
     metrics::gauge!("herald_in_flight").set(3.0);
     let page = get(address, "/metrics", &host).await;
-    assert!(page.contains("# HELP herald_in_flight Events in hand") && page.contains("herald_in_flight 3"), "{page}");
+    assert!(
+        page.contains("# HELP herald_in_flight Events being handled") && page.contains("herald_in_flight 3"),
+        "{page}"
+    );
 
     assert!(get(address, "/metrics", "Host: rebound.example\r\n").await.starts_with("HTTP/1.1 403"));
     assert!(get(address, "/nothing", &host).await.starts_with("HTTP/1.1 404"));

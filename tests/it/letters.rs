@@ -199,7 +199,7 @@ async fn a_letter_that_is_replayed_twice_is_delivered_once() {
     rig.start().await;
     rig.until("e0", State::Done).await;
     eventually("both were settled", async || {
-        let settled = rig.counter("herald_received_total").await;
+        let settled = rig.counter("messaging_client_consumed_messages_total").await;
         (settled == 2 && rig.ready_messages(&rig.topology.events()).await == 0).then_some(())
     })
     .await;

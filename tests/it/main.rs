@@ -42,3 +42,4 @@ mod letters;
 mod status;
 mod traces;
 mod provider;
+mod observe;

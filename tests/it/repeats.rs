@@ -11,6 +11,7 @@ use herald::{
 use serde_json::{Value, json};
 
 use crate::{
+    observe::page,
     rig::{Rig, event},
     support::{eventually, within},
 };
@@ -76,9 +77,8 @@ async fn the_same_ids_at_once_to_two_workers_are_delivered_once_each() {
     let deduped: u64 = counters.values().map(|count| count.deduped).sum();
     let mut taken = Vec::new();
     for worker in 0..2 {
-        let page = reqwest::get(format!("{}/metrics", rig.http(worker))).await.unwrap().text().await.unwrap();
-        let line = page.lines().find_map(|line| line.strip_prefix("herald_received_total "));
-        taken.push(line.map_or(0, |count| count.parse::<u64>().unwrap()));
+        let page = page::text(&rig, worker).await;
+        taken.push(page::value(&page, "messaging_client_consumed_messages_total", &[]).unwrap_or(0.0) as u64);
     }
     let elsewhere = rig.counter("herald_settled_total{disposition=\"postponed\",reason=\"claimed\"}").await;
     println!(

@@ -21,7 +21,10 @@ use herald::{
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor};
 
-use crate::support::{amqp_url, database_url, eventually, unique};
+use crate::{
+    observe::page::value_of,
+    support::{amqp_url, database_url, eventually, unique},
+};
 
 pub struct Rig {
     pub prefix: String,
@@ -158,14 +161,13 @@ impl Rig {
         sqlx::query_scalar(sqlx::AssertSqlSafe(select)).fetch_one(&mut connection).await.expect("count")
     }
 
-    /// Returns the sum of a counter over all workers that answer, by the line it has on the metrics page.
-    pub async fn counter(&self, line: &str) -> u64 {
+    /// Returns the sum of a counter over all workers that answer; of its labels only some need be named.
+    pub async fn counter(&self, series: &str) -> u64 {
         let mut sum = 0;
         for worker in &self.workers {
             let Ok(page) = reqwest::get(format!("{}/metrics", worker.http)).await else { continue };
             let page = page.text().await.unwrap_or_default();
-            let value = page.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(' '));
-            sum += value.map_or(0, |value| value.parse::<u64>().expect("a counter"));
+            sum += value_of(&page, series).unwrap_or_default() as u64;
         }
         sum
     }

@@ -3,7 +3,10 @@
 //! Called through the enums of the same names one module up, and through [`Receipt`]. Each consumer and each walk has a channel to itself, because closing a channel is
 //! what puts unsettled messages back in place (a cancelled consumer's messages come back behind later ones, measured).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::StreamExt;
 use lapin::{
@@ -14,7 +17,7 @@ use lapin::{
 };
 use tokio::time::timeout;
 
-use super::{error, session::Session};
+use super::{error, meters, session::Session};
 use crate::broker::{BrokerError, Delivery, Message, Receipt};
 
 /// Longest an acknowledgement may take to be written; after that it is a lost settle.
@@ -105,7 +108,10 @@ impl Walk {
 
 /// Acknowledges; `false` if the acknowledgement did not go out, so that the message comes again.
 pub async fn ack(acker: &lapin::Acker) -> bool {
-    matches!(timeout(ACK, acker.ack(BasicAckOptions::default())).await, Ok(Ok(true)))
+    let begun = Instant::now();
+    let sent = matches!(timeout(ACK, acker.ack(BasicAckOptions::default())).await, Ok(Ok(true)));
+    meters::acknowledged(begun.elapsed(), sent);
+    sent
 }
 
 async fn close(channel: &Channel, session: &Session) {

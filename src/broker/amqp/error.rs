@@ -7,7 +7,7 @@ use lapin::{
     protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
 };
 
-use super::url::Address;
+use super::{meters, url::Address};
 use crate::{broker::BrokerError, domain::redact};
 
 /// Returns an error as bounded, redacted text.
@@ -44,14 +44,18 @@ pub(super) fn refused_connection(error: &Error, address: &Address) -> BrokerErro
     let said = words(error);
     let (user, vhost) = (address.user(), address.vhost());
     match protocol.kind() {
-        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => BrokerError::Config(format!(
-            "{address} refused user `{user}`: correct user and password in broker.url (AMQP_URL); the broker says: {said}"
-        )),
+        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
+            meters::refused();
+            BrokerError::Config(format!(
+                "{address} refused user `{user}`: correct user and password in broker.url (AMQP_URL); the broker says: {said}"
+            ))
+        }
         AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if said.contains("not found") => BrokerError::Config(format!(
             "vhost `{vhost}` does not exist on {address}: create it or correct broker.url (AMQP_URL), which ends in \
              /%2f for the default vhost"
         )),
         AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) if said.contains("refused for user") => {
+            meters::refused();
             BrokerError::Config(format!(
                 "user `{user}` may not use vhost `{vhost}` on {address}: grant permissions or correct broker.url (AMQP_URL)"
             ))

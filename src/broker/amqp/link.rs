@@ -116,6 +116,7 @@ impl Link {
                     let (session, since) = (Arc::new(session), Instant::now());
                     self.state.send_replace(State::Up(Arc::clone(&session)));
                     let why = session.watch().await;
+                    metrics::counter!("herald_reconnects_total", "of" => "connection").increment(1);
                     tracing::warn!(connection = plan.name, why, "broker connection lost, connecting again");
                     self.state.send_replace(State::Away(why));
                     session.close().await;

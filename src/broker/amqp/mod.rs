@@ -7,12 +7,17 @@
 mod consume;
 mod error;
 mod link;
+mod meters;
 mod publish;
 mod session;
 mod topology;
 mod url;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use lapin::{options::QueueDeclareOptions, types::FieldTable};
 use secrecy::SecretString;
@@ -31,6 +36,9 @@ use session::Session;
 use url::Address;
 
 use super::{Broker, BrokerError, Depth, Destination, Found, Message, Topology};
+
+/// What OpenTelemetry's conventions call this broker.
+pub const SYSTEM: &str = "rabbitmq";
 
 /// Log directive that belongs into every filter: at level warn lapin prints returned messages with their bodies, and what else it
 /// says is said here, once and redacted.
@@ -121,6 +129,20 @@ impl Amqp {
             }
     }
 
+    /// Publishes and waits for the confirm; a topology that turns out incomplete is set up again first.
+    async fn publish_confirmed(&self, to: &Destination, message: Message) -> Result<(), BrokerError> {
+        let session = self.0.publish.session_within(NEXT_SESSION).await?;
+        let message = message.persistent();
+        match publish::publish(&session, to, &message).await {
+            Err(Fault::Unroutable(why)) if self.declares(to) => {
+                tracing::warn!(why, "the topology is incomplete, setting it up again");
+                self.set_up(&session).await?;
+                publish::publish(&session, to, &message).await.map_err(BrokerError::from)
+            }
+            published => published.map_err(BrokerError::from),
+        }
+    }
+
     /// Declares again what somebody has deleted. One at a time; the others then find everything in place.
     async fn set_up(&self, session: &Session) -> Result<(), BrokerError> {
         let _turn = self.0.set_up.lock().await;
@@ -158,16 +180,11 @@ impl Broker for Amqp {
     }
 
     async fn publish(&self, to: &Destination, message: Message) -> Result<(), BrokerError> {
-        let session = self.0.publish.session_within(NEXT_SESSION).await?;
-        let message = message.persistent();
-        match publish::publish(&session, to, &message).await {
-            Err(Fault::Unroutable(why)) if self.declares(to) => {
-                tracing::warn!(why, "the topology is incomplete, setting it up again");
-                self.set_up(&session).await?;
-                publish::publish(&session, to, &message).await.map_err(BrokerError::from)
-            }
-            published => published.map_err(BrokerError::from),
-        }
+        let begun = Instant::now();
+        let published = self.publish_confirmed(to, message).await;
+        let destination = if self.declares(to) { meters::name(to) } else { "other" };
+        meters::published(destination, begun.elapsed(), published.as_ref().err());
+        published
     }
 
     async fn walk(&self, queue: &str) -> Result<super::Walk, BrokerError> {

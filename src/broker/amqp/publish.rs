@@ -18,7 +18,7 @@ use lapin::{
 };
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{error, session::Session};
+use super::{error, meters, session::Session};
 use crate::{
     broker::{BrokerError, Destination, Message, headers},
     domain::redact,
@@ -134,6 +134,7 @@ fn channel_error(problem: &lapin::Error, session: &Session) -> Fault {
     match error::soft(problem) {
         Some(AMQPSoftError::NOTFOUND) => Fault::Unroutable(words),
         Some(AMQPSoftError::ACCESSREFUSED) => {
+            meters::refused();
             BrokerError::Config(format!("publishing is not permitted: {words}")).into()
         }
         Some(AMQPSoftError::RESOURCELOCKED) | None => {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use herald::{
     domain::ledger::{Entry, State, Via},
-    store::{Find, StoreError, TicketReceipt},
+    store::{Find, StoreError, TicketReceipt, Waiting},
 };
 use proptest::{
     strategy::{Strategy, ValueTree},
@@ -113,6 +113,29 @@ async fn the_same_identity_twice_in_a_batch_is_written_in_order() {
         let (one, two) = tokio::join!(store.record(record(entry("i1"))), store.record(record(later.clone())));
         one.and(two).unwrap();
         assert_eq!(store.find(&Find::Id(later.event_id.clone()), 5).await.unwrap(), [later]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_waits_is_counted_by_queue_and_only_what_is_late_is_overdue() {
+    on_both(async |place| {
+        let store = place.open("a").await;
+        for (name, queue, first_seen, next_at, state) in [
+            ("i1", Some("h.retry.5s"), 500, Some(1_000), State::Waiting),
+            ("i2", Some("h.retry.5s"), 400, Some(2_000), State::Waiting),
+            ("i3", Some("h.hold.ably"), 300, None, State::Waiting),
+            ("i4", None, 200, None, State::Waiting),
+            ("i5", Some("h.retry.5s"), 100, Some(1_000), State::Done),
+        ] {
+            let queue = queue.map(str::to_owned);
+            store.record(record(Entry { queue, first_seen, next_at, state, ..entry(name) })).await.unwrap();
+        }
+        let mut waiting = store.waiting(2_000).await.unwrap();
+        waiting.sort_by_key(|row| row.oldest);
+        let row = |queue: Option<&str>, oldest, overdue| Waiting { queue: queue.map(str::to_owned), oldest, overdue };
+        let expected = [row(None, 200, 0), row(Some("h.hold.ably"), 300, 0), row(Some("h.retry.5s"), 400, 1)];
+        assert_eq!(waiting, expected);
     })
     .await;
 }
