@@ -2,6 +2,7 @@
 
 mod alerts;
 mod dashboard;
+mod manifests;
 mod metrics;
 pub mod page;
 
