@@ -5,6 +5,7 @@ mod dashboard;
 mod manifests;
 mod metrics;
 pub mod page;
+mod users;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

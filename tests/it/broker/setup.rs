@@ -7,7 +7,7 @@ use herald::broker::{
     amqp::{Amqp, AmqpOptions, Role},
 };
 use secrecy::SecretString;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{amqp_url, unique, within};
 
@@ -88,6 +88,41 @@ pub async fn manage(method: &str, path: &str, body: Value) -> Value {
     let response = request.send().await.unwrap();
     assert!(response.status().is_success(), "{path}: {}", response.status());
     serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or(Value::Null)
+}
+
+/// A user of a test's own, to be deleted at its end.
+pub struct User {
+    name: String,
+    pub url: String,
+}
+
+impl User {
+    /// Makes a user for the RabbitMQ at `url` with the patterns of what it may configure, write and read.
+    pub async fn create(url: &str, permissions: [&str; 3], tags: &str) -> User {
+        let name = unique("herald_user");
+        manage("PUT", &format!("users/{name}"), json!({ "password": "pw", "tags": tags })).await;
+        let [configure, write, read] = permissions;
+        let permissions = json!({ "configure": configure, "write": write, "read": read });
+        manage("PUT", &format!("permissions/%2f/{name}"), permissions).await;
+        let url = as_user(url, &name);
+        User { name, url }
+    }
+
+    /// Returns the management API's URL for this user.
+    pub fn management_url(&self) -> String {
+        as_user(&management_url(), &self.name)
+    }
+
+    pub async fn delete(self) {
+        manage("DELETE", &format!("users/{}", self.name), json!({})).await;
+    }
+}
+
+fn as_user(url: &str, name: &str) -> String {
+    let mut url = url::Url::parse(url).unwrap();
+    url.set_username(name).unwrap();
+    url.set_password(Some("pw")).unwrap();
+    url.into()
 }
 
 pub fn management_url() -> String {

@@ -12,12 +12,11 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use secrecy::SecretString;
-use serde_json::json;
 
 use super::setup::{
-    PATIENCE, Rabbit, Raw, body, delete_queues, manage, management_url, message, options, queue, topology,
+    PATIENCE, Rabbit, Raw, User, body, delete_queues, management_url, message, options, queue, topology,
 };
-use crate::support::{amqp_url, eventually, unique, within};
+use crate::support::{amqp_url, eventually, within};
 
 /// Returns the one line `run` would end with.
 async fn config_error(options: AmqpOptions) -> String {
@@ -202,33 +201,10 @@ async fn a_missing_vhost_is_named() {
     assert!(line.starts_with("vhost `` does not exist on "), "{line}");
 }
 
-/// A user of its own, deleted at the end.
-struct User {
-    name: String,
-    url: String,
-}
-
-impl User {
-    async fn create(url: &str, configure: &str, write: &str, read: &str) -> User {
-        let name = unique("herald_user");
-        manage("PUT", &format!("users/{name}"), json!({ "password": "pw", "tags": "" })).await;
-        let permissions = json!({ "configure": configure, "write": write, "read": read });
-        manage("PUT", &format!("permissions/%2f/{name}"), permissions).await;
-        let mut url = url::Url::parse(url).unwrap();
-        url.set_username(&name).unwrap();
-        url.set_password(Some("pw")).unwrap();
-        User { name, url: url.to_string() }
-    }
-
-    async fn delete(self) {
-        manage("DELETE", &format!("users/{}", self.name), json!({})).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn without_configure_permission_arguments_are_not_checked() {
     let Some(rabbit) = Rabbit::start("noconf").await else { return };
-    let user = User::create(&rabbit.url, "^$", ".*", ".*").await;
+    let user = User::create(&rabbit.url, ["^$", ".*", ".*"], "").await;
     let broker = Amqp::start(options(&user.url, &rabbit.topology));
     assert_eq!(broker.ready(PATIENCE).await, Ok(()));
     let found = broker.compare(PATIENCE).await.unwrap();
@@ -247,7 +223,7 @@ async fn without_configure_permission_arguments_are_not_checked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_may_not_be_read_or_written_is_a_configuration_error() {
     let Some(rabbit) = Rabbit::start("noread").await else { return };
-    let user = User::create(&rabbit.url, "^$", "^$", "^$").await;
+    let user = User::create(&rabbit.url, ["^$", "^$", "^$"], "").await;
     let broker = Amqp::start(options(&user.url, &rabbit.topology));
     broker.ready(PATIENCE).await.unwrap();
     let events = rabbit.topology.events();
