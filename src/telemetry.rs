@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn while_it_runs_nobody_has_messages_and_statements_logged() {
-        for level in ["trace", "info,herald::worker=trace", "warn, herald=debug"] {
+        for level in ["trace", "info,herald::worker=trace", "warn,herald=debug"] {
             assert_eq!(steered_filter(level), Ok(level.to_owned()));
         }
         for level in [
