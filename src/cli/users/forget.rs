@@ -82,7 +82,10 @@ fn preview(kept: &Kept, yes: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use lapin::BasicProperties;
+    use lapin::{
+        BasicProperties,
+        types::{AMQPValue, FieldTable},
+    };
 
     use super::*;
 
@@ -98,6 +101,21 @@ mod tests {
             let message = Message { body: body.into(), properties: BasicProperties::default() };
             assert_eq!(addressed_to(&message, "ada"), expected, "{body}");
         }
+        // A CloudEvent in binary mode names the recipient beside the body.
+        let mut headers = FieldTable::default();
+        for (name, value) in [
+            ("specversion", "1.0"),
+            ("id", "1"),
+            ("source", "/"),
+            ("type", "e"),
+            ("subject", "s"),
+            ("partnerid", "ada"),
+        ] {
+            headers.insert(format!("cloudEvents_{name}").into(), AMQPValue::LongString(value.into()));
+        }
+        let properties = BasicProperties::default().with_content_type("application/json".into()).with_headers(headers);
+        let message = Message { body: "{}".into(), properties };
+        assert!(addressed_to(&message, "ada") && !addressed_to(&message, "bob"));
     }
 
     #[test]
