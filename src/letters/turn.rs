@@ -36,7 +36,9 @@ pub enum LettersError {
 pub fn this_process(what: &str) -> String {
     let host =
         hostname::get().ok().and_then(|host| host.into_string().ok()).unwrap_or_else(|| "unknown host".to_owned());
-    format!("{what} on {host}, process {}, {}", std::process::id(), uuid::Uuid::new_v4().simple())
+    // Process ids come again, and in containers they are all alike.
+    let start = &uuid::Uuid::new_v4().simple().to_string()[..8];
+    format!("{what} on {host}, process {} ({start})", std::process::id())
 }
 
 /// Does `work` while nobody else walks `queue`. `work` gets what earlier walks have left, and a token that is cancelled when it

@@ -3,6 +3,7 @@
 mod claims;
 mod ledger;
 mod letters;
+mod sweeps;
 mod retention;
 mod steering;
 mod users;
