@@ -93,7 +93,6 @@ async fn every_stop_stands_in_the_trace_that_the_producer_began() {
             ("herald.route", "realtime"),
             ("herald.attempt", "0"),
             ("herald.state", "done"),
-            ("herald.reason", "realtime"),
         ],
     );
     let resource = |key: &str| present.resource.get(key).map(String::as_str);

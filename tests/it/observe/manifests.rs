@@ -22,7 +22,7 @@ const ECOSYSTEM: [&str; 5] =
 
 /// Validates the manifests and returns their documents by kind; `None` after saying that npm is missing.
 async fn documents() -> Option<BTreeMap<String, Value>> {
-    let mut script = Project::install("manifests").await?.script("validate.mjs");
+    let mut script = Project::install("tests/manifests").await?.script("validate.mjs");
     script.args(KUBERNETES.map(|name| file("config/kubernetes").join(name)));
     let told = within(60, "the validation", run(&mut script, "")).await;
     let documents: Vec<Value> = serde_json::from_str(&told).unwrap();

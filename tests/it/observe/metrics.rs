@@ -72,7 +72,10 @@ async fn the_page_is_clean_complete_and_of_few_labels() {
         .iter()
         .filter(|(name, (kind, _))| !told.contains(&((*name).clone(), kind.clone())))
         .map(|(name, _)| name)
-        .filter(|name| !RARE.contains(&name.as_str()))
+        // The relay's own, and what is counted only when traces go somewhere.
+        .filter(|name| {
+            !RARE.contains(&name.as_str()) && !name.starts_with("herald_outbox_") && !name.starts_with("herald_trace_")
+        })
         .collect();
     assert_eq!(missing, Vec::<&String>::new(), "in the table and not on the page");
     for sample in samples(&page) {

@@ -17,7 +17,7 @@ const MODEL: &str = include_str!("../../../config/outbox/schema.prisma");
 #[tokio::test(flavor = "multi_thread")]
 async fn what_prisma_writes_arrives() {
     let Some(mut rig) = Rig::new("obprisma").await else { return };
-    let Some(project) = Project::install("prisma").await else { return };
+    let Some(project) = Project::install("tests/prisma").await else { return };
     let head = std::fs::read_to_string(project.home.join("head.prisma")).unwrap();
     std::fs::write(project.home.join("schema.prisma"), head + MODEL).unwrap();
     let mut generate = project.script("node_modules/prisma/build/index.js");
