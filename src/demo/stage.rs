@@ -89,6 +89,7 @@ impl<B: Broker> Stage<B> {
             policy: Policy { schedule: self.topology.schedule.clone(), unknown_repeats: config.expo.unknown_repeats },
             settings: Settings::of(config),
             readiness: Readiness::default(),
+            management: None,
         }))
     }
 

@@ -20,11 +20,16 @@ mod trouble;
 mod pulse;
 mod steering;
 mod upkeep;
+mod sample;
+mod desk;
 mod run;
 
 use std::{
     collections::HashSet,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -35,7 +40,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use run::{RunError, run};
 
 use crate::{
-    broker::{Delivery, marks::Marks, topology::Topology},
+    broker::{Delivery, management::Management, marks::Marks, topology::Topology},
+    desk::{
+        board::Board,
+        live::{InHand, Live},
+    },
     domain::{
         catalogue::Catalogue,
         event::{Event, Malformed},
@@ -59,12 +68,15 @@ pub struct Worker<B> {
     policy: Policy,
     settings: Settings,
     readiness: Readiness,
+    management: Option<Management>,
     state: State,
 }
 
 /// The rest of the configuration that the stops read.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// Names this worker.
+    pub instance: String,
     pub session_channel: String,
     pub presence_channel: String,
     /// `presence.on_unknown = "retry"`.
@@ -100,8 +112,10 @@ struct State {
     pulse: std::sync::Mutex<pulse::Pulse>,
     /// What tickets and receipts say of the devices.
     devices: std::sync::Mutex<tokens::Devices>,
-    waiting: [AtomicUsize; 2],
+    waiting: Arc<[AtomicUsize; 2]>,
     in_flight: AtomicUsize,
+    live: Arc<Live>,
+    board: Arc<Board>,
 }
 
 /// A delivery with everything that can be read from it.
@@ -111,6 +125,8 @@ struct Received {
     event: Result<Event, Malformed>,
     at: Timestamp,
     entered: tokio::time::Instant,
+    /// Counts it as long as it is in hand.
+    counted: Option<InHand>,
     /// Dropped with the delivery, for whoever waits until it is settled.
     in_hand: Option<tokio::sync::oneshot::Sender<()>>,
 }
@@ -137,6 +153,8 @@ pub struct Parts<B> {
     pub policy: Policy,
     pub settings: Settings,
     pub readiness: Readiness,
+    /// `None`: unacked counts and rates come from this worker alone.
+    pub management: Option<Management>,
 }
 
 impl<B> Worker<B> {

@@ -16,11 +16,12 @@ use crate::{
     broker::{
         Broker, BrokerError,
         amqp::{Amqp, AmqpOptions, Role},
+        management::Management,
         topology::Topology,
     },
     config::{Config, OnUnknown, UsersUrl},
     domain::{judge::Policy, outcome::Provider},
-    http::{self, Readiness},
+    http::{self, Api, Readiness},
     provider::{ably::Ably, expo::Expo},
     store::{Store, StoreError, users::Users},
 };
@@ -39,9 +40,23 @@ pub enum RunError {
 impl<B: Broker> Worker<B> {
     /// Makes a worker; nothing starts before [`Worker::serve`].
     pub fn new(parts: Parts<B>) -> Arc<Self> {
-        let Parts { broker, topology, store, users, ably, expo, catalogue, policy, settings, readiness } = parts;
+        let Parts { broker, topology, store, users, ably, expo, catalogue, policy, settings, readiness, management } =
+            parts;
         let state = State::default();
-        Arc::new(Worker { broker, topology, store, users, ably, expo, catalogue, policy, settings, readiness, state })
+        Arc::new(Worker {
+            broker,
+            topology,
+            store,
+            users,
+            ably,
+            expo,
+            catalogue,
+            policy,
+            settings,
+            readiness,
+            management,
+            state,
+        })
     }
 
     /// Delivers events until `stop`, then finishes what is in hand within the grace period and closes what it opened.
@@ -85,6 +100,7 @@ impl Settings {
     /// Takes from the configuration what the stops read.
     pub fn of(config: &Config) -> Settings {
         Settings {
+            instance: config.instance.clone(),
             session_channel: config.ably.session_channel.clone(),
             presence_channel: config.ably.presence_channel.clone(),
             retry_unknown: config.presence.on_unknown == OnUnknown::Retry,
@@ -105,7 +121,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let readiness = Readiness::default();
     let (stop, served) = (CancellationToken::new(), CancellationToken::new());
     let pages = TaskTracker::new();
-    http::serve(&config.http, readiness.clone(), served.clone(), &pages).await.map_err(RunError::Failed)?;
+    let api = Api::default();
+    http::serve(&config.http, readiness.clone(), api.clone(), served.clone(), &pages)
+        .await
+        .map_err(RunError::Failed)?;
     let signals = tokio::spawn(until_signal(stop.clone()));
 
     let work = async {
@@ -129,6 +148,12 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             schedule: config.retry.schedule.clone(),
             dead_retention: config.dead.retention,
         };
+        let management = match &config.broker.management_url {
+            Some(url) => {
+                Some(Management::new(url, &config.broker.url).map_err(|error| RunError::Config(error.to_string()))?)
+            }
+            None => None,
+        };
         let options = AmqpOptions {
             url: config.broker.url.clone(),
             ca_file: config.broker.ca_file.clone(),
@@ -147,7 +172,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             policy: Policy { schedule: config.retry.schedule.clone(), unknown_repeats: config.expo.unknown_repeats },
             settings: Settings::of(&config),
             readiness: readiness.clone(),
+            management,
         });
+        api.open(worker.desk());
         worker.serve(stop.clone()).await.map_err(|error| match error {
             BrokerError::Config(problem) => RunError::Config(problem),
             other => RunError::Failed(other.into()),

@@ -232,6 +232,7 @@ impl<B: Broker> Worker<B> {
 
     async fn ack(&self, received: &Received, (disposition, reason): (&'static str, String)) {
         metrics::counter!("herald_settled_total", "disposition" => disposition, "reason" => reason).increment(1);
+        self.state.live.settle();
         if !received.delivery.receipt.ack().await {
             metrics::counter!("herald_settles_lost_total").increment(1);
             tracing::debug!(

@@ -19,6 +19,7 @@ impl<B: Broker> Worker<B> {
     pub(super) fn start_upkeep(self: &Arc<Self>) {
         let tracker = &self.state.tracker;
         tracker.spawn(self.clone().every(GAUGES, async |worker| worker.gauge().await));
+        tracker.spawn(self.clone().watch_queues());
         tracker.spawn(self.clone().every(PRUNE, async |worker| worker.prune().await));
         tracker.spawn(self.clone().obey_operators());
         tracker.spawn(self.clone().reconcile_letters());

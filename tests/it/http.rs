@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use herald::{
     config::Http,
-    http::{Readiness, serve},
+    http::{Api, Readiness, serve},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -29,7 +29,7 @@ async fn get(address: SocketAddr, path: &str, headers: &str) -> String {
 #[tokio::test]
 async fn health_readiness_and_metrics_are_told() {
     let (readiness, stop, tasks) = (Readiness::default(), CancellationToken::new(), TaskTracker::new());
-    let address = serve(&on("127.0.0.1:0"), readiness.clone(), stop.clone(), &tasks).await.unwrap();
+    let address = serve(&on("127.0.0.1:0"), readiness.clone(), Api::default(), stop.clone(), &tasks).await.unwrap();
     let host = format!("Host: {address}\r\n");
 
     assert!(get(address, "/healthz", &host).await.starts_with("HTTP/1.1 200"));
@@ -56,7 +56,7 @@ async fn health_readiness_and_metrics_are_told() {
 #[tokio::test]
 async fn a_stop_does_not_wait_for_idle_connections() {
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let address = serve(&on("127.0.0.1:0"), Readiness::default(), stop.clone(), &tasks).await.unwrap();
+    let address = serve(&on("127.0.0.1:0"), Readiness::default(), Api::default(), stop.clone(), &tasks).await.unwrap();
     let idle = TcpStream::connect(address).await.unwrap();
     stop.cancel();
     tasks.close();
@@ -67,7 +67,8 @@ async fn a_stop_does_not_wait_for_idle_connections() {
 #[tokio::test]
 async fn beyond_loopback_the_token_is_asked_for() {
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let mut address = serve(&on("0.0.0.0:0"), Readiness::default(), stop.clone(), &tasks).await.unwrap();
+    let mut address =
+        serve(&on("0.0.0.0:0"), Readiness::default(), Api::default(), stop.clone(), &tasks).await.unwrap();
     address.set_ip([127, 0, 0, 1].into());
     let host = "Host: herald.example\r\n";
     assert!(get(address, "/healthz", host).await.starts_with("HTTP/1.1 200"));
@@ -82,7 +83,10 @@ async fn a_taken_port_is_one_clear_line() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let error = serve(&on(&address.to_string()), Readiness::default(), stop, &tasks).await.unwrap_err().to_string();
+    let error = serve(&on(&address.to_string()), Readiness::default(), Api::default(), stop, &tasks)
+        .await
+        .unwrap_err()
+        .to_string();
     let expected = format!("http.listen: {address} is taken by another process; stop it or set HERALD_HTTP__LISTEN");
     assert_eq!(error, expected);
 }

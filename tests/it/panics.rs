@@ -58,8 +58,8 @@ impl Broker for Panicking {
         self.memory.depth(queue).await
     }
 
-    fn connected(&self) -> bool {
-        self.memory.connected()
+    fn trouble(&self) -> Option<String> {
+        self.memory.trouble()
     }
 
     async fn close(&self) {
@@ -103,6 +103,7 @@ impl World {
             policy: Policy { schedule: topology.schedule.clone(), unknown_repeats: 2 },
             settings: Settings::of(&config),
             readiness: Readiness::default(),
+            management: None,
         });
         let stop = CancellationToken::new();
         let worker = tokio::spawn(worker.serve(stop.clone()));
