@@ -35,4 +35,6 @@ mod redaction;
 mod explain;
 mod letters;
 mod status;
+mod desk;
+mod page;
 mod provider;
