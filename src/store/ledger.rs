@@ -98,20 +98,21 @@ const RECORD: Statement = Statement {
     WHERE dead_letters.ended IS NOT NULL",
 };
 
-/// One statement, so that counter and rows are of the same moment.
+/// One statement, so that counter and rows are of the same moment. Grouped as `events_books` is ordered: by anything else SQLite would
+/// sort every row, for four times as long.
 const BOOKS: Statement = Statement {
     name: "books",
     writes: false,
     sqlite: &["SELECT 'received' AS state, NULL AS via, NULL AS reason, sum(total) AS n, 0 AS repeats, 0 AS id_reused
         FROM received
         UNION ALL
-        SELECT state, via, CASE WHEN state IN ('skipped', 'dead') THEN reason END, count(*), sum(repeats), sum(id_reused)
+        SELECT state, via, reason, count(*), sum(repeats), sum(id_reused)
         FROM events GROUP BY 1, 2, 3"],
     postgres: "SELECT 'received' AS state, NULL AS via, NULL AS reason, sum(total)::bigint AS n, 0::bigint AS repeats,
             0::bigint AS id_reused
         FROM received
         UNION ALL
-        SELECT state, via, CASE WHEN state IN ('skipped', 'dead') THEN reason END, count(*), sum(repeats)::bigint,
+        SELECT state, via, reason, count(*), sum(repeats)::bigint,
             sum(id_reused)::bigint
         FROM events GROUP BY 1, 2, 3",
 };
