@@ -1,7 +1,7 @@
 # Two targets do everything on a fresh machine: demo and test. GNU make 3.81 (macOS) is enough.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture build check lint run sandbox services memory bench-outbox image clean
+.PHONY: help demo test torture build check lint run sandbox services memory ledger bench-outbox image clean
 
 # The value of a variable that was given on make's command line, quoted for the shell; what the environment says does not count.
 given = $(if $(filter command,$(firstword $(origin $(1)))),'$(subst ','\'',$($(1)))')
@@ -45,6 +45,9 @@ services: ## start a private RabbitMQ and PostgreSQL and print their addresses, 
 
 memory: ## measure memory with a backlog and with Ably hanging; EVENTS=1000000 SECONDS=60
 	@scripts/memory $(or $(call given,EVENTS),1000000) $(or $(call given,SECONDS),60)
+
+ledger: build ## measure explain and the books on a ledger of ROWS=10000000, with PostgreSQL and SQLite
+	@scripts/ledger $(or $(call given,ROWS),10000000)
 
 bench-outbox: ## measure how fast the outbox is relayed; ROWS= SECONDS= RATES=20,1000 REPORT=1
 	@scripts/bench-outbox $(call option,ROWS,--rows) $(call option,SECONDS,--seconds) $(call option,RATES,--rates) \
