@@ -10,6 +10,7 @@ use crate::{
         action::{BEGUN, Deed, user_mark},
         bounded,
     },
+    letters::this_host,
     store::{LetterFilter, NewAction, Store},
 };
 
@@ -19,9 +20,7 @@ use super::stop::Stop;
 pub(super) fn who() -> String {
     let named = |variable: &str| std::env::var(variable).ok().filter(|name| !name.trim().is_empty());
     let user = named("USER").or_else(|| named("LOGNAME")).or_else(uid).unwrap_or_else(|| "somebody".to_owned());
-    let host =
-        hostname::get().ok().and_then(|host| host.into_string().ok()).unwrap_or_else(|| "unknown host".to_owned());
-    format!("{}@{}", bounded(&user, 64), bounded(&host, 128))
+    format!("{}@{}", bounded(&user, 64), bounded(&this_host(), 128))
 }
 
 /// Containers have no name for their user. The owner of our own process stands there on Linux.

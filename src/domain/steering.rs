@@ -4,13 +4,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
     action::Deed,
     outcome::{HoldCause, Provider},
+    when::time,
 };
 
 /// Who set something, when and why.
@@ -146,11 +146,6 @@ pub struct ShutGate {
     pub since: i64,
     /// A bounded, redacted sentence.
     pub why: String,
-}
-
-fn time(millis: i64) -> String {
-    let at = Timestamp::from_millisecond(millis).unwrap_or_default();
-    at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }
 
 #[cfg(test)]

@@ -14,4 +14,4 @@ pub use act::{Action, Done, carry_out};
 pub(crate) use leftovers::Leftovers;
 pub use pick::Picked;
 pub use restore::{Restored, read_letter, restore, unknown};
-pub use turn::{LettersError, alone, this_process};
+pub use turn::{LettersError, alone, this_host, this_process};

@@ -32,10 +32,14 @@ pub enum LettersError {
     Store(#[from] StoreError),
 }
 
+/// Returns the name of the machine, as it stands in records of who did something.
+pub fn this_host() -> String {
+    hostname::get().ok().and_then(|host| host.into_string().ok()).unwrap_or_else(|| "unknown host".to_owned())
+}
+
 /// Names this process for whoever comes second: what it does, where, and its process id.
 pub fn this_process(what: &str) -> String {
-    let host =
-        hostname::get().ok().and_then(|host| host.into_string().ok()).unwrap_or_else(|| "unknown host".to_owned());
+    let host = this_host();
     // Process ids come again, and in containers they are all alike.
     let start = &uuid::Uuid::new_v4().simple().to_string()[..8];
     format!("{what} on {host}, process {} ({start})", std::process::id())
