@@ -74,6 +74,11 @@ impl Span {
         child(self.0.as_ref(), || SpanBuilder::from_name(name).with_start_time(at))
     }
 
+    /// Tells whether the span goes anywhere.
+    pub(crate) fn recorded(&self) -> bool {
+        self.0.as_ref().is_some_and(|cx| cx.span().is_recording())
+    }
+
     /// Ends the span at `at`.
     pub(crate) fn end(self, at: SystemTime) {
         if let Some(cx) = &self.0 {

@@ -4,6 +4,7 @@
 //! the file named after its verb. Whatever happens here, the delivery is either settled or still with the broker.
 
 use std::{
+    collections::BTreeMap,
     panic::AssertUnwindSafe,
     time::{Duration, Instant},
 };
@@ -133,7 +134,9 @@ impl<B: Broker> Worker<B> {
                         Presence::NotAsked | Presence::Present { .. } | Presence::Absent => (rule, None),
                     };
                     let life = self.life(&entry);
+                    let span = Span::stop("judge");
                     let disposition = judge::ask_again(&why, unknown, entry.attempt, life, &self.policy);
+                    span.judged(&disposition, &BTreeMap::new());
                     return self.settle(received, *entry, Vec::new(), disposition).await;
                 }
             }

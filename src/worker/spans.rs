@@ -28,7 +28,14 @@ impl Received {
     pub(super) async fn traced<F: Future>(&self, handling: F) -> F::Output {
         let at = SystemTime::from(self.at);
         let event = Span::of_event(parent::read(&self.delivery.message), || self.span().with_start_time(at));
-        // Both have happened: it was received, read, and waited for its turn in the lane.
+        if event.recorded() {
+            self.happened(&event, at);
+        }
+        event.run(handling).await
+    }
+
+    /// Tells what has happened when the event's turn comes: it was received, read, and waited in the lane.
+    fn happened(&self, event: &Span, at: SystemTime) {
         let receive = event.past("receive", at);
         let decode = receive.past("decode", at);
         if let Err(malformed) = &self.event {
@@ -38,7 +45,6 @@ impl Received {
         let now = SystemTime::now();
         decode.end(now.checked_sub(self.entered.elapsed()).unwrap_or(now).max(at));
         receive.end(now.max(at));
-        event.run(handling).await
     }
 
     fn span(&self) -> SpanBuilder {
@@ -150,10 +156,8 @@ impl Span {
             Decision::Skip { .. } => "skip",
             Decision::AskAgain { .. } => "ask_again",
         });
-        match decision {
-            Decision::Send { .. } => {}
-            Decision::Skip { reason, .. } => self.note("herald.reason", || reason.as_str()),
-            Decision::AskAgain { .. } => trace::event_failed(|| "presence_unknown"),
+        if let Decision::Skip { reason, .. } = decision {
+            self.note("herald.reason", || reason.as_str());
         }
     }
 

@@ -256,6 +256,13 @@ async fn a_dead_letter_and_its_replay_stay_in_the_trace() {
     let again = collector.handled("lost", 2).await.remove(1);
     assert_eq!((again.trace.as_str(), again.parent.as_str()), (TRACE, PRODUCER));
     assert!(again.has("herald.replay", "1") && again.has("herald.state", "done"), "{again:?}");
+
+    // Neither present nor absent, and nobody to push to: asked again, until there is no other time.
+    send(&rig, &event("unsure", "partner.advanced", "fault-presence-500", "nobody"), &[]).await;
+    let attempt = rig.until("unsure", State::Dead).await.attempt as usize;
+    let attempts = collector.handled("unsure", attempt).await;
+    let told: Vec<&str> = attempts.iter().map(|span| span.attributes["error.type"].as_str()).collect();
+    assert_eq!((told[0], told[told.len() - 1]), ("not_tried", "exhausted"), "{attempts:?}");
     rig.end().await;
 }
 
