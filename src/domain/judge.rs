@@ -147,6 +147,8 @@ pub fn judge(
         Outcome::Accepted { .. } => None,
     });
     match held {
+        // It waited here, be it in hand, until it was too late.
+        Some(_) if life.over() => expired(true, made, life),
         Some((provider, cause)) => Disposition::Hold { provider, cause },
         // A target that was planned and not tried: only possible when its send was never begun.
         None => again(targets, "a target was not tried".into(), attempts + 1, wait, life, policy),
@@ -330,6 +332,8 @@ mod tests {
             (vec![(X, failed(Unauthorised))], 0, day, "hold expo unauthorised"),
             (vec![(A, ok()), (X, Outcome::Held(HoldCause::Throttled))], 0, day, "hold expo throttled"),
             (vec![(A, failed(Transient)), (X, Outcome::Held(HoldCause::Breaker))], 0, day, "retry 5s #1"),
+            (vec![(X, Outcome::Held(HoldCause::Backlog))], 2, 0, "dead expired #2"),
+            (vec![(A, ok()), (X, Outcome::Held(HoldCause::Backlog))], 0, 0, "dead expired #1"),
         ] {
             assert_eq!(check(&outcomes, attempts, seconds), expected, "{outcomes:?} {attempts}");
         }

@@ -118,7 +118,7 @@ pub enum HoldCause {
     Breaker,
     /// An operator holds this provider.
     Operator,
-    /// More than half the prefetch waits for this provider already.
+    /// More than half the prefetch waits for this provider already, or it waited here until it was too late.
     Backlog,
 }
 

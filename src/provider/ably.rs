@@ -13,7 +13,7 @@ mod check;
 #[cfg(any(test, fuzzing))]
 pub mod answers;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use futures::FutureExt as _;
 
@@ -50,6 +50,8 @@ pub struct Publish {
     pub data: String,
     /// Message id, by which Ably drops a repeat within two minutes.
     pub id: String,
+    /// No request with it begins after this.
+    pub until: Option<Instant>,
 }
 
 /// The Ably client. A handle: clones share connections, gate and coalescers.
@@ -98,7 +100,7 @@ impl Ably {
     }
 
     /// Publishes and returns Ably's message id. A failure of kind `unknown` may have been published: alone, a message is
-    /// repeated safely for two minutes; what travelled in a batch is not.
+    /// repeated safely for two minutes; what travelled in a batch is not. `Held(Backlog)`: its `until` came first.
     pub async fn publish(&self, publish: Publish) -> Result<String, Refusal> {
         addressable(&publish.channel).map_err(Refusal::Failed)?;
         let message = Message::new(publish);

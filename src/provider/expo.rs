@@ -12,7 +12,7 @@ mod receipts;
 #[cfg(any(test, fuzzing))]
 pub mod answers;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Instant};
 
 use anyhow::Context as _;
 use futures::FutureExt as _;
@@ -49,6 +49,8 @@ pub struct Push {
     pub ttl_seconds: u64,
     pub channel_id: Option<String>,
     pub priority: Option<String>,
+    /// No request with it begins after this.
+    pub until: Option<Instant>,
 }
 
 impl fmt::Debug for Push {
@@ -109,7 +111,8 @@ impl Expo {
     }
 
     /// Sends one notification and returns the ticket's id (`None`: accepted without one). A failure of kind `unknown` may
-    /// have been delivered. `Held(Backlog)`: the project's rate did not let it through within five seconds.
+    /// have been delivered. `Held(Backlog)`: the project's rate did not let it
+    /// through within five seconds, or its `until` came first.
     pub async fn send(&self, push: Push) -> Result<Option<String>, Refusal> {
         let message = Message::new(push);
         let weight = message.weight();

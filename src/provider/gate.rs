@@ -64,8 +64,17 @@ struct State {
 /// What a request that was answered showed, beside its value.
 pub(super) struct Answered<T> {
     pub(super) value: T,
-    /// Set when no item was taken and one was refused for our credentials: the failure to show.
-    pub(super) refused: Option<Failure>,
+    pub(super) shows: Shows,
+}
+
+/// What an answer shows of the provider.
+pub(super) enum Shows {
+    /// It works.
+    Works,
+    /// No item was taken, and one was refused for our credentials.
+    Refused(Failure),
+    /// Nothing: no request was made after all.
+    Nothing,
 }
 
 impl Gate {
@@ -133,11 +142,12 @@ impl Gate {
         loop {
             let pass = self.enter().await.map_err(Refusal::Held)?;
             let failure = match request().await {
-                Ok(Answered { value, refused: None }) => {
+                Ok(Answered { value, shows: Shows::Nothing }) => return Ok((value, None)),
+                Ok(Answered { value, shows: Shows::Works }) => {
                     pass.report(Verdict::Works);
                     return Ok((value, None));
                 }
-                Ok(Answered { value, refused: Some(failure) }) => {
+                Ok(Answered { value, shows: Shows::Refused(failure) }) => {
                     let held = match pass.report(Verdict::Refused(&failure)) {
                         Next::Held(cause) => Some(cause),
                         Next::Answer | Next::Again => None,

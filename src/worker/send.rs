@@ -3,7 +3,10 @@
 //! Called by `process`. Sends only to targets without an accepted outcome; records every attempt. Never decides what happens
 //! next, and never lets one provider wait for the other.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use futures::future::join_all;
 
@@ -43,13 +46,14 @@ impl<B: Broker> Worker<B> {
         }
         let unknown_repeats = self.policy.unknown_repeats;
         let open = entry.targets.iter().filter(|(_, r)| !r.accepted && !r.closed && r.unknown <= unknown_repeats);
-        let expires_at = entry.expires_at;
+        let left_ms = entry.expires_at.saturating_sub(clock::now_ms()).max(0).unsigned_abs();
+        let until = Instant::now().checked_add(Duration::from_millis(left_ms));
         let sends = open.map(|(key, _)| async {
             let span = Span::stop("send");
             let (at, started) = (clock::now_ms(), Instant::now());
             let outcome = match known.tokens.get(key) {
-                Some(token) => span.run(self.push(event, text, token, expires_at)).await,
-                None => span.run(self.publish(event)).await,
+                Some(token) => span.run(self.push(event, text, token, left_ms, until)).await,
+                None => span.run(self.publish(event, until)).await,
             };
             span.sent(key, &outcome);
             (key.clone(), at, started.elapsed(), outcome)
@@ -93,7 +97,7 @@ impl<B: Broker> Worker<B> {
         sent
     }
 
-    async fn publish(&self, event: &Event) -> Outcome {
+    async fn publish(&self, event: &Event, until: Option<Instant>) -> Outcome {
         if self.crowded(Provider::Ably) {
             return Outcome::Held(HoldCause::Backlog);
         }
@@ -103,6 +107,7 @@ impl<B: Broker> Worker<B> {
             name: event.name.clone(),
             data: payload::published_data(event),
             id: payload::message_id(event),
+            until,
         };
         match self.ably.publish(publish).await {
             Ok(id) => Outcome::Accepted { provider_id: Some(id) },
@@ -110,12 +115,11 @@ impl<B: Broker> Worker<B> {
         }
     }
 
-    async fn push(&self, event: &Event, text: &Text, token: &str, expires_at: i64) -> Outcome {
+    async fn push(&self, event: &Event, text: &Text, token: &str, left_ms: u64, until: Option<Instant>) -> Outcome {
         if self.crowded(Provider::Expo) {
             return Outcome::Held(HoldCause::Backlog);
         }
         let _waiting = Counted::new(self.waiting(Provider::Expo));
-        let left_ms = expires_at.saturating_sub(clock::now_ms()).max(0);
         let push = Push {
             token: token.to_owned(),
             title: text.title.clone(),
@@ -123,9 +127,10 @@ impl<B: Broker> Worker<B> {
             data: payload::pushed_data(event, text),
             collapse_id: payload::collapse_id(event),
             // Rounded up: a ttl of 0 may never reach a dozing phone.
-            ttl_seconds: left_ms.unsigned_abs().div_ceil(1000).max(1),
+            ttl_seconds: left_ms.div_ceil(1000).max(1),
             channel_id: text.channel_id.clone(),
             priority: text.priority.clone(),
+            until,
         };
         match self.expo.send(push).await {
             Ok(ticket) => Outcome::Accepted { provider_id: ticket },

@@ -59,6 +59,7 @@ fn publish(event: &Event) -> Publish {
         name: event.name.clone(),
         data: payload::published_data(event),
         id: event.id.clone(),
+        until: None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! The main job on real RabbitMQ and PostgreSQL, the worker as a process: routes, skips, retries, holds, dead letters.
 
+use std::{collections::BTreeMap, time::Duration};
+
 use herald::{
     domain::ledger::State,
     sandbox::{Action, Endpoint, Fault, Match},
@@ -226,6 +228,41 @@ async fn a_long_throttle_holds_without_using_an_attempt() {
     let entry = rig.until("e1", State::Done).await;
     assert_eq!(entry.attempt, 0, "holding uses no attempt: {entry:?}");
     assert_eq!(rig.effects()["e1"], (0, 1));
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn what_became_too_late_in_hand_is_dead_without_a_request() {
+    let Some(mut rig) = Rig::new("late").await else { return };
+    rig.add_users([("ben".into(), token("ben"))]).await;
+    rig.enter("s2", "ada");
+    rig.start().await;
+    let control = rig.sandbox.control();
+    let at = |endpoint, contains: &str| Match {
+        endpoint: Some(endpoint),
+        contains: Some(contains.to_owned()),
+        ..Match::default()
+    };
+    control.add_fault(Fault { matching: at(Endpoint::Presence, "s1"), ..Fault::new(Action::Hold) });
+    let asked_to_wait = Fault { times: Some(1), retry_after: Some(4), ..Fault::new(Action::Throttle) };
+    control.add_fault(Fault { matching: at(Endpoint::Publish, "s2"), ..asked_to_wait });
+    let life = jiff::Timestamp::now() + Duration::from_secs(3);
+    for (id, session, user) in [("looked-up", "s1", "ben"), ("throttled", "s2", "ada")] {
+        let mut event = event(id, "partner.advanced", session, user);
+        event["expiresAt"] = life.to_string().into();
+        rig.send(event).await;
+    }
+    eventually("presence is being asked for", async || (!control.held().is_empty()).then_some(())).await;
+    eventually("its life is over", async || (jiff::Timestamp::now() > life).then_some(())).await;
+    control.release();
+    for id in ["looked-up", "throttled"] {
+        let entry = rig.until(id, State::Dead).await;
+        assert_eq!((entry.reason.as_deref(), entry.attempt), (Some("expired"), 0), "{entry:?}");
+    }
+    assert_eq!(rig.effects(), BTreeMap::new());
+    let sends =
+        |endpoint| control.entries(0, None, usize::MAX).iter().filter(|entry| entry.endpoint == endpoint).count();
+    assert_eq!((sends(Endpoint::Send), sends(Endpoint::Publish)), (0, 1), "only what was asked to wait");
     rig.end().await;
 }
 

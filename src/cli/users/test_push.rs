@@ -227,6 +227,7 @@ impl Way<'_> {
             ttl_seconds: LIFE_SECONDS,
             channel_id: text.channel_id.clone(),
             priority: text.priority.clone(),
+            until: None,
         };
         let mut tickets = BTreeMap::new();
         for token in tokens {

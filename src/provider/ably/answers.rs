@@ -37,7 +37,7 @@ pub fn check(status: u16, header: &[u8], body: &[u8]) {
 
     let messages = CHANNELS.map(|channel| {
         let (name, data, id) = ("e".to_owned(), "{}".to_owned(), "own".to_owned());
-        Message::new(Publish { channel: channel.to_owned(), name, data, id })
+        Message::new(Publish { channel: channel.to_owned(), name, data, id, until: None })
     });
     for count in 1..=messages.len() {
         let sent: Vec<&Message> = messages[..count].iter().collect();
@@ -113,7 +113,7 @@ mod tests {
     fn results_in_another_order_are_nobodys() {
         let [a, b] = ["a", "b"].map(|channel| {
             let text = || channel.to_owned();
-            Message::new(Publish { channel: text(), name: text(), data: text(), id: text() })
+            Message::new(Publish { channel: text(), name: text(), data: text(), id: text(), until: None })
         });
         let swapped = json!([{"results": [{"channel": "b", "messageId": "1"}]}, {"results": [{"channel": "a", "messageId": "2"}]}]);
         let reply = Reply { status: 201, headers: HeaderMap::new(), body: swapped.to_string().into() };

@@ -16,7 +16,7 @@ use super::{
 impl Ably {
     /// Returns Ably's clock. Needs no capability: shows that Ably can be reached.
     pub async fn time(&self) -> Result<Timestamp, Failure> {
-        let call = Call { endpoint: "time", target: "/time".to_owned(), body: None, repeat: Repeat::Safe };
+        let call = Call { endpoint: "time", target: "/time".to_owned(), body: None, repeat: Repeat::Safe, until: None };
         let reply = self.shared.transport.call(&call).await.map_err(|fault| fault.failure)?;
         serde_json::from_slice::<[i64; 1]>(&reply.body)
             .ok()
@@ -41,6 +41,7 @@ impl Ably {
             name: "herald.check".to_owned(),
             data: "{}".to_owned(),
             id: session,
+            until: None,
         });
         let published = match publish::single(&self.shared, &message).await {
             Ok(answer) => answer.map(|_| ()),

@@ -47,7 +47,7 @@ type Answer = Result<Presence, Failure>;
 /// Answers gathered questions, in order, through the gate.
 pub(super) async fn look_up(shared: &Shared, asks: Vec<Ask>) -> Vec<Result<Presence, Refusal>> {
     let asks = &asks;
-    in_parts(&shared.gate, asks.len(), |part| async move {
+    in_parts(&shared.gate, &vec![None; asks.len()], |part| async move {
         let chosen: Vec<&Ask> = part.iter().map(|position| &asks[*position]).collect();
         let (answers, split) = match chosen.as_slice() {
             [ask] => (vec![single(shared, ask).await], false),
@@ -84,7 +84,7 @@ pub(super) async fn single(shared: &Shared, ask: &Ask) -> Result<Presence, Fault
     let (channel, client_id) = (wire::component(&ask.channel), wire::query_value(&ask.client_id));
     let mut target = format!("/channels/{channel}/presence?clientId={client_id}&limit={PAGE}");
     for _ in 0..MAX_PAGES {
-        let call = Call { endpoint: "presence", target, body: None, repeat: Repeat::Safe };
+        let call = Call { endpoint: "presence", target, body: None, repeat: Repeat::Safe, until: None };
         let reply = shared.transport.call(&call).await?;
         let members = wire::members(&reply).ok_or_else(|| unreadable(&reply.body))?;
         let seen = wire::count(&members, &ask.client_id);
@@ -108,7 +108,7 @@ async fn batch(shared: &Shared, asks: &[&Ask]) -> Result<(Vec<Result<Presence, F
         shared.transport.carries("batch_presence", asks.len());
         let names = together.into_iter().collect::<Vec<_>>().join(",");
         let target = format!("/presence?channels={}", wire::query_value(&names));
-        let call = Call { endpoint: "batch_presence", target, body: None, repeat: Repeat::Safe };
+        let call = Call { endpoint: "batch_presence", target, body: None, repeat: Repeat::Safe, until: None };
         match shared.transport.call(&call).await {
             Ok(reply) => wire::results(&reply).ok_or_else(|| unreadable(&reply.body).failure)?,
             Err(fault) if fault.scope == Scope::Provider => return Err(fault.failure),

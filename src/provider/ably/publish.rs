@@ -3,6 +3,8 @@
 //! Called by the client's coalescer. A batch is never repeated once it has been sent: nobody knows whether Ably drops
 //! repeated ids inside one.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 
 use crate::{
@@ -27,6 +29,7 @@ pub(super) struct Message {
     id: String,
     message: Bytes,
     spec: String,
+    until: Option<Instant>,
 }
 
 impl Message {
@@ -34,7 +37,7 @@ impl Message {
     pub(super) fn new(publish: Publish) -> Message {
         let message = wire::message(&publish);
         let spec = wire::spec(&publish, &message);
-        Message { channel: publish.channel, id: publish.id, message: message.into(), spec }
+        Message { channel: publish.channel, id: publish.id, message: message.into(), spec, until: publish.until }
     }
 
     /// What the message adds to a batch, in bytes.
@@ -46,7 +49,8 @@ impl Message {
 /// Publishes gathered messages and returns one answer each, in order, through the gate.
 pub(super) async fn publish(shared: &Shared, messages: Vec<Message>) -> Vec<Result<String, Refusal>> {
     let messages = &messages;
-    in_parts(&shared.gate, messages.len(), |part| async move {
+    let until: Vec<_> = messages.iter().map(|message| message.until).collect();
+    in_parts(&shared.gate, &until, |part| async move {
         match part.as_slice() {
             [position] => single(shared, &messages[*position]).await.map(|answer| Part::Answers(vec![answer])),
             many => batch(shared, messages, many).await,
@@ -58,7 +62,13 @@ pub(super) async fn publish(shared: &Shared, messages: Vec<Message>) -> Vec<Resu
 /// Publishes one message. The outer failure tells of the provider, the inner one of this message.
 pub(super) async fn single(shared: &Shared, message: &Message) -> Result<Result<String, Failure>, Failure> {
     let target = format!("/channels/{}/messages", wire::component(&message.channel));
-    let call = Call { endpoint: "publish", target, body: Some(message.message.clone()), repeat: Repeat::Safe };
+    let call = Call {
+        endpoint: "publish",
+        target,
+        body: Some(message.message.clone()),
+        repeat: Repeat::Safe,
+        until: message.until,
+    };
     match shared.transport.call(&call).await {
         Ok(reply) => match wire::published(&reply) {
             Some(id) => Ok(Ok(id.unwrap_or_else(|| message.id.clone()))),
@@ -74,8 +84,13 @@ async fn batch(shared: &Shared, messages: &[Message], part: &[usize]) -> Result<
     // One spec per message: each its own id and result; messages of one channel keep their order.
     let specs: Vec<&str> = part.iter().map(|position| messages[*position].spec.as_str()).collect();
     let body = Bytes::from(format!("[{}]", specs.join(",")));
-    let call =
-        Call { endpoint: "batch_publish", target: "/messages".to_owned(), body: Some(body), repeat: Repeat::Never };
+    let call = Call {
+        endpoint: "batch_publish",
+        target: "/messages".to_owned(),
+        body: Some(body),
+        repeat: Repeat::Never,
+        until: part.iter().filter_map(|position| messages[*position].until).min(),
+    };
     let reply = match shared.transport.call(&call).await {
         Ok(reply) => reply,
         Err(fault) => {

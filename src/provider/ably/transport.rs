@@ -48,6 +48,8 @@ pub(super) struct Call {
     /// `Some`: a POST of this JSON.
     pub(super) body: Option<Bytes>,
     pub(super) repeat: Repeat,
+    /// No further attempt begins after this.
+    pub(super) until: Option<std::time::Instant>,
 }
 
 /// Connections to Ably.
@@ -101,7 +103,7 @@ impl Transport {
 
     /// Makes a call. An answer is a success, or the partial failure of a batch in its old shape.
     pub(super) async fn call(&self, call: &Call) -> Result<Reply, Fault> {
-        let mut tries = Tries::new();
+        let mut tries = Tries::new(call.until);
         let mut lost: Option<Fault> = None;
         loop {
             let last = match self.over_hosts(call, &tries, &mut lost).await {

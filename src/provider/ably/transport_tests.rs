@@ -81,7 +81,7 @@ fn over(primary: &Url, fallback: &Url) -> Transport {
 }
 
 fn call(repeat: Repeat) -> Call {
-    Call { endpoint: "test", target: "/time".to_owned(), body: None, repeat }
+    Call { endpoint: "test", target: "/time".to_owned(), body: None, repeat, until: None }
 }
 
 #[tokio::test]

@@ -175,7 +175,7 @@ mod tests {
 
     fn publish(id: &str) -> Publish {
         let (channel, name) = ("a \"b\"".to_owned(), "e.f".to_owned());
-        Publish { channel, name, data: r#"{"j":1}"#.to_owned(), id: id.to_owned() }
+        Publish { channel, name, data: r#"{"j":1}"#.to_owned(), id: id.to_owned(), until: None }
     }
 
     #[test]

@@ -51,6 +51,7 @@ pub fn check(status: u16, header: &[u8], body: &[u8]) {
             ttl_seconds: 1,
             channel_id: None,
             priority: None,
+            until: None,
         })
     });
     for count in 1..=messages.len() {

@@ -69,7 +69,7 @@ pub(super) async fn ask_first(shared: &Shared) -> Result<(), Failure> {
 }
 
 async fn fetch(shared: &Shared, ids: &[String]) -> Result<HashMap<String, Receipt>, Failure> {
-    let mut tries = Tries::new();
+    let mut tries = Tries::new(None);
     loop {
         let failure = match once(shared, ids).await {
             Ok(receipts) => return Ok(receipts),
@@ -85,7 +85,8 @@ async fn fetch(shared: &Shared, ids: &[String]) -> Result<HashMap<String, Receip
 
 async fn once(shared: &Shared, ids: &[String]) -> Result<HashMap<String, Receipt>, Failure> {
     shared.http.carries("receipts", ids.len());
-    let reply = post(shared, "receipts", "push/getReceipts", json!({ "ids": ids }).to_string(), MAX_ANSWER).await?;
+    let reply =
+        post(shared, "receipts", "push/getReceipts", json!({ "ids": ids }).to_string(), None, MAX_ANSWER).await?;
     if !(200..300).contains(&reply.status) {
         let (Refused::Whole(failure) | Refused::Mix(_, failure) | Refused::Items(_, failure)) = refused(&reply, []);
         return Err(failure);

@@ -2,6 +2,8 @@
 //!
 //! Called by the client's coalescer. Expo drops no repeats: what may have been heard is never sent again here.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use http::Method;
 
@@ -28,13 +30,14 @@ const MAX_ANSWER: usize = 1024 * 1024;
 #[derive(Clone)]
 pub(super) struct Message {
     token: String,
+    until: Option<Instant>,
     json: String,
 }
 
 impl Message {
     /// Prepares a notification.
     pub(super) fn new(push: Push) -> Message {
-        Message { json: wire::message(&push), token: push.token }
+        Message { json: wire::message(&push), token: push.token, until: push.until }
     }
 
     /// What the notification adds to a request, in bytes.
@@ -53,7 +56,8 @@ pub(super) async fn send(shared: &Shared, messages: Vec<Message>) -> Vec<Result<
         _ => shared.rate.take(messages.len()).await,
     };
     let going = &messages[..allowed];
-    let mut answers = in_parts(&shared.gate, going.len(), |part| async move {
+    let until: Vec<_> = going.iter().map(|message| message.until).collect();
+    let mut answers = in_parts(&shared.gate, &until, |part| async move {
         let chosen: Vec<&Message> = part.iter().map(|position| &going[*position]).collect();
         request(shared, &part, &chosen).await
     })
@@ -69,7 +73,8 @@ async fn request(shared: &Shared, part: &[usize], messages: &[&Message]) -> Resu
     }
     shared.http.carries("send", messages.len());
     let list: Vec<&str> = messages.iter().map(|message| message.json.as_str()).collect();
-    let reply = post(shared, "send", "push/send", format!("[{}]", list.join(",")), MAX_ANSWER).await?;
+    let until = messages.iter().filter_map(|message| message.until).min();
+    let reply = post(shared, "send", "push/send", format!("[{}]", list.join(",")), until, MAX_ANSWER).await?;
     if (200..300).contains(&reply.status) {
         return tickets(&reply, messages).map(Part::Answers);
     }
@@ -134,16 +139,17 @@ pub(super) fn tickets(reply: &Reply, messages: &[&Message]) -> Result<Vec<Result
     Ok(answers.collect())
 }
 
-/// Posts `json`, with quick tries only while no connection could be made.
+/// Posts `json`, with quick tries only while no connection could be made, and none after `until`.
 pub(super) async fn post(
     shared: &Shared,
     endpoint: &'static str,
     path: &str,
     json: String,
+    until: Option<Instant>,
     cap: usize,
 ) -> Result<Reply, Failure> {
     let (body, compressed) = wire::packed(json);
-    let mut tries = Tries::new();
+    let mut tries = Tries::new(until);
     loop {
         match shared.http.exchange(endpoint, prepared(shared, path, body.clone(), compressed), cap).await {
             Ok(reply) => return Ok(reply),

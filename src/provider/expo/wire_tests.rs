@@ -16,6 +16,7 @@ fn push() -> Push {
         ttl_seconds: 60,
         channel_id: None,
         priority: None,
+        until: None,
     }
 }
 

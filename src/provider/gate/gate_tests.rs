@@ -9,7 +9,7 @@ use super::*;
 async fn ask(gate: &Gate, answer: Result<(), Failure>) -> Result<((), Option<HoldCause>), Refusal> {
     gate.run(|| {
         let answer = answer.clone();
-        async move { answer.map(|value| Answered { value, refused: None }) }
+        async move { answer.map(|value| Answered { value, shows: Shows::Works }) }
     })
     .await
 }
@@ -33,7 +33,7 @@ async fn an_open_breaker_holds_without_a_request_and_says_why() {
     let answer = gate
         .run(|| {
             asked.set(true);
-            async { Ok(Answered { value: (), refused: None }) }
+            async { Ok(Answered { value: (), shows: Shows::Works }) }
         })
         .await;
     assert_eq!(answer, Err(Refusal::Held(HoldCause::Breaker)));
@@ -93,7 +93,7 @@ async fn a_short_throttle_waits_in_hand_and_tries_again() {
             let throttled = tries.get() < 3;
             async move {
                 let failure = Failure::new(FailureKind::Throttled, "429", "slow down");
-                if throttled { Err(failure) } else { Ok(Answered { value: 7, refused: None }) }
+                if throttled { Err(failure) } else { Ok(Answered { value: 7, shows: Shows::Works }) }
             }
         })
         .await;
@@ -115,7 +115,10 @@ async fn a_throttle_that_never_ends_holds_within_bounds() {
 async fn refused_items_are_held_until_the_credentials_are_proven() {
     let gate = Gate::new(Provider::Expo);
     let refuse = || async {
-        Ok(Answered { value: (), refused: Some(Failure::new(FailureKind::Unauthorised, "InvalidCredentials", "")) })
+        Ok(Answered {
+            value: (),
+            shows: Shows::Refused(Failure::new(FailureKind::Unauthorised, "InvalidCredentials", "")),
+        })
     };
     assert_eq!(gate.run(refuse).await, Ok(((), Some(HoldCause::Unauthorised))));
     assert_eq!(ask(&gate, Ok(())).await, Err(Refusal::Held(HoldCause::Unauthorised)));

@@ -18,6 +18,7 @@ fn push(event: &Event, all: &Value) -> Push {
         body: text.body,
         channel_id: text.channel_id,
         priority: text.priority,
+        until: None,
     }
 }
 
@@ -84,6 +85,7 @@ async fn compression_begins_where_the_official_sdk_s_does() {
                 ttl_seconds: 1,
                 channel_id: None,
                 priority: None,
+                until: None,
             })
             .await
             .unwrap();

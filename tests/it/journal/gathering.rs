@@ -34,7 +34,7 @@ fn ask(clients: Clients, number: usize) -> BoxFuture<'static, ()> {
 fn say(clients: Clients, number: usize) -> BoxFuture<'static, ()> {
     Box::pin(async move {
         let (channel, id) = (format!("session {number}"), format!("event-{number}"));
-        let publish = Publish { channel, name: "n".to_owned(), data: "{}".to_owned(), id: id.clone() };
+        let publish = Publish { channel, name: "n".to_owned(), data: "{}".to_owned(), id: id.clone(), until: None };
         assert_eq!(clients.ably.publish(publish).await, Ok(id));
     })
 }
@@ -44,7 +44,7 @@ fn send(clients: Clients, number: usize) -> BoxFuture<'static, ()> {
         let token = format!("ExponentPushToken[phone-{number}]");
         let (title, body, collapse_id) = ("t".to_owned(), "b".to_owned(), format!("event-{number}"));
         let (data, channel_id, priority) = (Map::new(), None, None);
-        let push = Push { token, title, body, data, collapse_id, ttl_seconds: 60, channel_id, priority };
+        let push = Push { token, title, body, data, collapse_id, ttl_seconds: 60, channel_id, priority, until: None };
         assert!(clients.expo.send(push).await.unwrap().is_some());
     })
 }

@@ -21,7 +21,7 @@ fn client(url: &str) -> Ably {
 
 fn message(number: usize) -> Publish {
     let (name, data) = ("partner.advanced".to_owned(), r#"{"toStage":2}"#.to_owned());
-    Publish { channel: format!("beheard:session:{number}"), name, data, id: format!("evt-{number}") }
+    Publish { channel: format!("beheard:session:{number}"), name, data, id: format!("evt-{number}"), until: None }
 }
 
 async fn publish_many(ably: &Ably, count: usize) -> Vec<Result<String, Refusal>> {

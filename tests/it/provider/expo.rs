@@ -32,6 +32,7 @@ fn push(number: usize) -> Push {
         ttl_seconds: 3600,
         channel_id: None,
         priority: Some("high".to_owned()),
+        until: None,
     }
 }
 
