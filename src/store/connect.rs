@@ -81,6 +81,11 @@ fn is_known(parameter: &str) -> bool {
     known.contains(&parameter) || parameter.starts_with("ssl") || parameter.starts_with("options[")
 }
 
+/// A server may be set not to wait for its log, and forgets the last commits when it crashes then. What stronger guarantee is set
+/// (`remote_apply`, say) stays. https://www.postgresql.org/docs/current/wal-async-commit.html
+const DURABLE: &str =
+    "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
+
 /// Opens a pool of at most `connections` to a SQLite file and makes sure that it can be opened.
 pub(super) async fn sqlite_pool(options: SqliteConnectOptions, connections: u32) -> Result<SqlitePool, sqlx::Error> {
     SqlitePoolOptions::new()
@@ -94,7 +99,7 @@ pub(super) async fn sqlite_pool(options: SqliteConnectOptions, connections: u32)
 }
 
 /// Connects once and then opens a pool of at most `connections`, each with the search path set to `schema` and statements
-/// that the server itself ends before we stop waiting.
+/// that the server itself ends before we stop waiting and commits that outlive its crash.
 pub(super) async fn postgres_pool(
     options: PgConnectOptions,
     schema: Option<&str>,
@@ -103,7 +108,7 @@ pub(super) async fn postgres_pool(
     // A pool keeps trying until its time is up and then only says that; a single connection says what is wrong.
     connect_once(&options).await?.close().await?;
     // Not as startup parameters: connection poolers refuse those.
-    let mut session = "SET statement_timeout = '9s'; SET lock_timeout = '5s'".to_owned();
+    let mut session = format!("SET statement_timeout = '9s'; SET lock_timeout = '5s'; {DURABLE}");
     if let Some(schema) = schema {
         session.push_str(&format!("; SET search_path TO {}", quoted(schema)));
     }

@@ -69,7 +69,7 @@ impl Database {
                     let options = options
                         .create_if_missing(true)
                         .journal_mode(SqliteJournalMode::Wal)
-                        .synchronous(SqliteSynchronous::Normal);
+                        .synchronous(SqliteSynchronous::Full);
                     let write = sqlite_pool(options.clone(), 1).await?;
                     // A second process that starts in this moment waits for the lock and then finds the work done.
                     let mut transaction = write.begin_with("BEGIN IMMEDIATE").await?;

@@ -38,6 +38,32 @@ impl Rabbit {
     }
 }
 
+/// A private PostgreSQL.
+pub struct Postgres {
+    pub url: String,
+    folder: TempDir,
+}
+
+impl Postgres {
+    /// Starts a server; `None` after saying that the test is skipped when there is no PostgreSQL to start.
+    pub fn start() -> Option<Postgres> {
+        let folder = folder();
+        let info = script("postgres-node", "start", &folder, &[])?;
+        Some(Postgres { url: value(&info, "url"), folder })
+    }
+
+    /// Stops or starts the server again: `stop`, `start`, `restart`, `kill`.
+    pub fn run(&self, verb: &str) {
+        script("postgres-node", verb, &self.folder, &[]).expect(verb);
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        script("postgres-node", "remove", &self.folder, &[]);
+    }
+}
+
 impl Drop for Rabbit {
     fn drop(&mut self) {
         script("rabbitmq-node", "remove", &self.folder, &[]);

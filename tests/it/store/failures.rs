@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use herald::store::{Store, StoreError, users::Users};
+use herald::store::{Find, Store, StoreError, users::Users};
 use secrecy::SecretString;
+use sqlx::{Connection, Executor};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
 };
 
 use super::{Place, claim, entry, granted, record};
-use crate::support;
+use crate::{servers::Postgres, support};
 
 /// Passes connections on to PostgreSQL, until it is cut; while cut, newcomers are hung up on.
 struct Relay {
@@ -89,6 +90,26 @@ async fn a_database_away_is_unavailable_and_back_it_goes_on() {
     assert!(granted(store.claim(claim("i2")).await.unwrap()).1);
     assert_eq!(users.look_up("u1").await.unwrap().tokens, ["t1"]);
     place.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_outlives_the_crash_of_a_database_that_does_not_wait_for_its_log() {
+    let Some(server) = Postgres::start() else { return };
+    let mut connection = sqlx::PgConnection::connect(&server.url).await.unwrap();
+    for setting in ["synchronous_commit = off", "wal_writer_delay = '10s'"] {
+        let alter = format!("ALTER SYSTEM SET {setting}");
+        connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(alter))).await.unwrap();
+    }
+    drop(connection);
+    server.run("restart");
+    let store = Store::open(&server.url, "a").await.unwrap();
+    granted(store.claim(claim("i1")).await.unwrap());
+    store.record(record(entry("i1"))).await.unwrap();
+    server.run("kill");
+    server.run("start");
+    let back = Store::open(&server.url, "a").await.unwrap();
+    let rows = back.find(&Find::Id("event of i1".into()), 10).await.unwrap();
+    assert_eq!(rows, [entry("i1")]);
 }
 
 #[tokio::test]
