@@ -62,14 +62,14 @@ impl Action {
 }
 
 /// Walks the dead-letter queue and does `action` with each letter that was picked; `owner` names this process for others. Ends
-/// with the last of them, at the end of the queue, or when `pace.stop` is cancelled. `seen` is called for each letter.
+/// with the last of them, at the end of the queue, or when `pace.stop` is cancelled. `seen` is called for each letter, with whether it is one of those.
 pub async fn carry_out<B: Broker>(
     (broker, store, topology): (&B, &Store, &Topology),
     owner: &str,
     mut picked: Picked,
     action: Action,
     pace: &Pace,
-    mut seen: impl FnMut(),
+    mut seen: impl FnMut(bool),
 ) -> Result<Done, LettersError> {
     let (queue, events, wanted) = (topology.dead(), topology.events(), picked.count());
     let done = Arc::new(AtomicU64::new(0));
@@ -77,11 +77,11 @@ pub async fn carry_out<B: Broker>(
         // The rest of the queue need not be walked once all are found.
         let enough = stop.child_token();
         let decide = |delivery: &Delivery| {
-            seen();
             if leftovers.ends(&delivery.message) {
                 return (Verdict::Drop, None);
             }
             let number = picked.take(&delivery.message);
+            seen(number.is_some());
             if picked.all_taken() && !leftovers.any() {
                 enough.cancel();
             }

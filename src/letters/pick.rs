@@ -19,7 +19,7 @@ use crate::{
 const PAGE: u32 = 200;
 
 /// Letters chosen from the index, by what they look like in the queue.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Picked {
     by_body: HashMap<[u8; 32], Vec<Known>>,
     left: u64,
@@ -29,6 +29,7 @@ pub struct Picked {
     pub expired: u64,
 }
 
+#[derive(Clone)]
 struct Known {
     number: i64,
     id: String,
@@ -58,6 +59,13 @@ impl Picked {
                 picked.add(letter, unexpired_at);
             }
         }
+    }
+
+    /// Chooses these letters, by the same rule.
+    pub fn of<'a>(letters: impl IntoIterator<Item = &'a Letter>, unexpired_at: Option<Timestamp>) -> Picked {
+        let mut picked = Picked::default();
+        letters.into_iter().for_each(|letter| picked.add(letter, unexpired_at));
+        picked
     }
 
     fn add(&mut self, letter: &Letter, unexpired_at: Option<Timestamp>) {

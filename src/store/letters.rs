@@ -56,7 +56,7 @@ const LIST: Statement = Statement {
             $1->>'session' AS f_session, $1->>'user' AS f_user, $1->>'failed_before' AS f_before,
             $1->>'failed_after' AS f_after, $1->>'below' AS f_below)
         WHERE ended IS NULL AND (f_id IS NULL OR id = f_id) AND (f_reason IS NULL OR reason = f_reason)
-            AND (f_event IS NULL OR event = f_event) AND (f_session IS NULL OR session_id = f_session)
+            AND (f_event IS NULL OR coalesce(event, '') = f_event) AND (f_session IS NULL OR session_id = f_session)
             AND (f_user IS NULL OR partner_id = f_user) AND (f_before IS NULL OR failed_at < f_before)
             AND (f_after IS NULL OR failed_at >= f_after) AND (f_below IS NULL OR number < f_below)
         ORDER BY number DESC LIMIT $1->>'limit'",
@@ -67,7 +67,7 @@ const LIST: Statement = Statement {
         FROM dead_letters
         WHERE ended IS NULL AND ($1::json->>'id' IS NULL OR id = $1::json->>'id')
             AND ($1::json->>'reason' IS NULL OR reason = $1::json->>'reason')
-            AND ($1::json->>'event' IS NULL OR event = $1::json->>'event')
+            AND ($1::json->>'event' IS NULL OR coalesce(event, '') = $1::json->>'event')
             AND ($1::json->>'session' IS NULL OR session_id = $1::json->>'session')
             AND ($1::json->>'user' IS NULL OR partner_id = $1::json->>'user')
             AND ($1::json->>'failed_before' IS NULL OR failed_at < ($1::json->>'failed_before')::bigint)
@@ -84,7 +84,7 @@ const GROUPS: Statement = Statement {
             $1->>'session' AS f_session, $1->>'user' AS f_user, $1->>'failed_before' AS f_before,
             $1->>'failed_after' AS f_after, $1->>'below' AS f_below)
         WHERE ended IS NULL AND (f_id IS NULL OR id = f_id) AND (f_reason IS NULL OR reason = f_reason)
-            AND (f_event IS NULL OR event = f_event) AND (f_session IS NULL OR session_id = f_session)
+            AND (f_event IS NULL OR coalesce(event, '') = f_event) AND (f_session IS NULL OR session_id = f_session)
             AND (f_user IS NULL OR partner_id = f_user) AND (f_before IS NULL OR failed_at < f_before)
             AND (f_after IS NULL OR failed_at >= f_after) AND (f_below IS NULL OR number < f_below)
         GROUP BY reason, event ORDER BY letters DESC, reason, event"],
@@ -92,7 +92,7 @@ const GROUPS: Statement = Statement {
         FROM dead_letters
         WHERE ended IS NULL AND ($1::json->>'id' IS NULL OR id = $1::json->>'id')
             AND ($1::json->>'reason' IS NULL OR reason = $1::json->>'reason')
-            AND ($1::json->>'event' IS NULL OR event = $1::json->>'event')
+            AND ($1::json->>'event' IS NULL OR coalesce(event, '') = $1::json->>'event')
             AND ($1::json->>'session' IS NULL OR session_id = $1::json->>'session')
             AND ($1::json->>'user' IS NULL OR partner_id = $1::json->>'user')
             AND ($1::json->>'failed_before' IS NULL OR failed_at < ($1::json->>'failed_before')::bigint)

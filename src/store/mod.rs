@@ -49,6 +49,7 @@ use database::Database;
 pub struct LetterFilter {
     pub id: Option<String>,
     pub reason: Option<String>,
+    /// Empty: letters whose event is not known.
     pub event: Option<String>,
     pub session: Option<String>,
     /// The recipient.

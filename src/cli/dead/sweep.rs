@@ -76,7 +76,7 @@ async fn walk(config: &Config, store: &Store, picked: Picked, action: Action, ra
     let bar = output::progress(broker.depth(&topology.dead()).await?.ready, "dead letters");
     let pace = Pace { per_second: rate, stop: interrupt::on_signal(STOPPING) };
     let owner = this_process("herald dead");
-    let done = carry_out((&broker, store, &topology), &owner, picked, action, &pace, || bar.inc(1)).await;
+    let done = carry_out((&broker, store, &topology), &owner, picked, action, &pace, |_| bar.inc(1)).await;
     bar.finish_and_clear();
     broker.close().await;
     Ok(done?)
