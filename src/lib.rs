@@ -8,6 +8,7 @@ pub mod provider;
 pub mod broker;
 pub mod store;
 pub mod letters;
+pub mod desk;
 pub mod sandbox;
 pub mod http;
 pub mod demo;

@@ -186,8 +186,13 @@ pub trait Broker: Clone + Send + Sync + 'static {
     /// Returns how full `queue` is.
     fn depth(&self, queue: &str) -> impl Future<Output = Result<Depth, BrokerError>> + Send;
 
+    /// Tells why the connections do not stand, or `None` while they do.
+    fn trouble(&self) -> Option<String>;
+
     /// Tells whether the connections stand.
-    fn connected(&self) -> bool;
+    fn connected(&self) -> bool {
+        self.trouble().is_none()
+    }
 
     /// Closes the connections in order, within two seconds.
     fn close(&self) -> impl Future<Output = ()> + Send;

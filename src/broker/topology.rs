@@ -23,6 +23,16 @@ pub struct Topology {
     pub dead_retention: Duration,
 }
 
+/// What a queue is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Events,
+    Retry,
+    Hold,
+    Dead,
+}
+
 /// One queue as it has to stand: durable, and with exactly these arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Queue {
@@ -83,6 +93,19 @@ impl Topology {
     /// Returns the name of the retry queue with `delay`, e.g. `herald.retry.30s`.
     pub fn retry(&self, delay: Duration) -> String {
         format!("{}.retry.{}", self.prefix, delay_name(delay))
+    }
+
+    /// Returns what `queue`, which is one of these, is for.
+    pub fn role(&self, queue: &str) -> Role {
+        if queue == self.events() {
+            Role::Events
+        } else if queue == self.dead() {
+            Role::Dead
+        } else if Provider::ALL.iter().any(|provider| queue == self.hold(*provider)) {
+            Role::Hold
+        } else {
+            Role::Retry
+        }
     }
 
     /// Returns every queue, targets of dead-lettering first, each name once.
@@ -184,6 +207,14 @@ mod tests {
         ];
         let actual: Vec<String> = shipped().queues().iter().map(in_words).collect();
         assert_eq!(actual, expected);
+    }
+
+    #[test]
+    fn every_queue_has_a_role() {
+        let topology = shipped();
+        let roles: Vec<Role> = topology.queues().iter().map(|queue| topology.role(&queue.name)).collect();
+        let (retry, hold) = ([Role::Retry; 5], [Role::Hold; 2]);
+        assert_eq!(roles, [&[Role::Dead, Role::Events][..], &hold, &retry].concat());
     }
 
     fn in_words(queue: &Queue) -> String {

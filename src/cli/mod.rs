@@ -62,7 +62,7 @@ Needs RabbitMQ (AMQP_URL), an Ably key (ABLY_API_KEY) and the database with the 
   AMQP_URL=amqp://guest:guest@127.0.0.1/ ABLY_API_KEY=app.key:secret DATABASE_URL=postgres://localhost/app herald run
 
 Several workers share a PostgreSQL store: HERALD_STORE__URL=postgres://…
-While it runs: http://127.0.0.1:8080/readyz, /healthz, /metrics.";
+While it runs: the page http://127.0.0.1:8080/, and /readyz, /healthz, /metrics.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -1,12 +1,16 @@
-//! What herald serves over HTTP: health, readiness and metrics.
+//! What herald serves over HTTP: health, readiness, metrics, and the operator's page with its API.
 //!
-//! Started by the worker. The three addresses are open to everybody who reaches the port; whatever else comes here goes
-//! through `guard`. Never waits for the broker or a database: an answer tells what is known.
+//! Started by the worker. The first three and the page's files are open to everybody who reaches the port; whatever else comes
+//! here goes through `guard`. Nothing served here holds up an event: what is told is known already, or asked beside the path.
 
+mod server;
 mod guard;
+mod answer;
 mod health;
 mod metrics;
-mod server;
+mod page;
+mod api;
 
+pub use api::Api;
 pub use health::Readiness;
 pub use server::serve;

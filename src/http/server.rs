@@ -6,12 +6,12 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::anyhow;
 use axum::{
-    Json, Router,
-    extract::{Request, State},
+    Extension, Json, Router,
+    extract::{DefaultBodyLimit, Request, State},
     http::{StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{any, get},
 };
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -28,9 +28,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::config;
 
 use super::{
-    Readiness,
+    Api, Readiness,
+    answer::Refusal,
+    api,
     guard::{Rules, guard},
     metrics::{self, Exporter},
+    page,
 };
 
 /// Connections served at once; others wait in the listener's backlog.
@@ -39,16 +42,23 @@ const CONNECTIONS: usize = 64;
 const HEADERS: Duration = Duration::from_secs(30);
 /// For a whole answer.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Largest body of a request.
+const BODY: usize = 16 * 1024;
 /// What is being answered may take this long after the stop.
 const GRACE: Duration = Duration::from_secs(2);
 /// How often the recorder folds samples together, scraped or not.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Takes the port of `config` and answers there until `stop`, on `tasks`; returns the address taken. The error names the
-/// port and what to do.
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Remote(pub SocketAddr);
+
+/// Takes the port of `config` and answers there until `stop`, on `tasks`; returns the address taken. Without `api` there is no
+/// page either. The error names the port and what to do.
 pub async fn serve(
     config: &config::Http,
     readiness: Readiness,
+    api: Option<Api>,
     stop: CancellationToken,
     tasks: &TaskTracker,
 ) -> anyhow::Result<SocketAddr> {
@@ -62,10 +72,17 @@ pub async fn serve(
     let bound = listener.local_addr()?;
     let metrics = metrics::install()?;
     let rules = Rules { loopback: address.ip().is_loopback(), token: config.token.clone() };
-    let app = Router::new()
+    let routes = Router::new()
         .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz).with_state(readiness))
-        .route("/metrics", get(render).with_state(metrics.clone()))
+        .route("/readyz", get(readyz).with_state(readiness.clone()))
+        .route("/metrics", get(render).with_state(metrics.clone()));
+    let routes = match api {
+        // Not by a pattern: its parameters would stand beside those of the API's own.
+        Some(api) => routes.merge(page::routes()).fallback_service(any(api::api).with_state((api, readiness))),
+        None => routes.fallback(async || Refusal::nowhere()),
+    };
+    let app = routes
+        .layer(DefaultBodyLimit::max(BODY))
         .layer(middleware::from_fn(within))
         .layer(middleware::from_fn_with_state(rules, guard));
     tasks.spawn(answer(listener, app, metrics, stop));
@@ -77,7 +94,7 @@ async fn answer(listener: TcpListener, app: Router, metrics: Exporter, stop: Can
     let graceful = GracefulShutdown::new();
     let mut upkeep = tokio::time::interval(UPKEEP);
     loop {
-        let (stream, permit) = tokio::select! {
+        let (stream, remote, permit) = tokio::select! {
             () = stop.cancelled() => break,
             _ = upkeep.tick() => {
                 metrics.run_upkeep();
@@ -88,7 +105,10 @@ async fn answer(listener: TcpListener, app: Router, metrics: Exporter, stop: Can
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADERS)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app.clone()));
+            .serve_connection(
+                TokioIo::new(stream),
+                TowerToHyperService::new(app.clone().layer(Extension(Remote(remote)))),
+            );
         let connection = graceful.watch(connection);
         // Watched by `graceful`, which ends it at the stop and waits for it.
         tokio::spawn(async move {
@@ -103,11 +123,14 @@ async fn answer(listener: TcpListener, app: Router, metrics: Exporter, stop: Can
 }
 
 /// Accepts the next connection once there is room for it.
-async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, tokio::sync::OwnedSemaphorePermit) {
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit) {
     let permit = room.clone().acquire_owned().await.expect("the semaphore is never closed");
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, permit),
+            Ok((stream, remote)) => return (stream, remote, permit),
             Err(error) => {
                 // Out of file descriptors, mostly: trying again at once would only burn the processor.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -119,7 +142,7 @@ async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, to
 
 async fn within(request: Request, next: Next) -> Response {
     let answer = tokio::time::timeout(ANSWER, next.run(request)).await;
-    answer.unwrap_or_else(|_| StatusCode::SERVICE_UNAVAILABLE.into_response())
+    answer.unwrap_or_else(|_| Refusal::late().into_response())
 }
 
 async fn healthz() -> Json<serde_json::Value> {

@@ -41,7 +41,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let readiness = Readiness::default();
     let (stop, served) = (CancellationToken::new(), CancellationToken::new());
     let pages = TaskTracker::new();
-    http::serve(&config.http, readiness.clone(), served.clone(), &pages).await.map_err(RunError::Failed)?;
+    http::serve(&config.http, readiness.clone(), None, served.clone(), &pages).await.map_err(RunError::Failed)?;
     let signals = tokio::spawn(until_signal(stop.clone()));
     let ended = relay(config, &readiness, &stop).await;
     readiness.not_ready("stopped");

@@ -126,7 +126,8 @@ impl<B: Broker> Worker<B> {
     }
 
     /// Puts an event into its session's lane.
-    pub(super) fn enter(self: &Arc<Self>, received: Received) {
+    pub(super) fn enter(self: &Arc<Self>, mut received: Received) {
+        received.counted = Some(self.state.live.take(self.source(&received.delivery.queue)));
         self.count_consumed(&received);
         // What cannot be read has no session and waits for nobody.
         let session = match &received.event {
@@ -250,6 +251,6 @@ impl Received {
             let problem = "makes herald panic while it reads it: a bug in herald".to_owned();
             (Marks::default(), Err(Malformed { field: "body", problem }))
         });
-        Received { marks, event, delivery, at, entered: Instant::now(), in_hand: None }
+        Received { marks, event, delivery, at, entered: Instant::now(), counted: None, in_hand: None }
     }
 }

@@ -21,13 +21,18 @@ mod letters;
 mod trouble;
 mod pulse;
 mod steering;
+mod look;
 mod gauges;
 mod upkeep;
+mod desk;
 mod run;
 
 use std::{
     collections::HashSet,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -40,6 +45,10 @@ pub(crate) use run::{patiently, until_signal};
 
 use crate::{
     broker::{Delivery, management::Management, marks::Marks, topology::Topology},
+    desk::{
+        board::Board,
+        live::{InHand, Live},
+    },
     domain::{
         catalogue::Catalogue,
         event::{Event, Malformed},
@@ -70,6 +79,8 @@ pub struct Worker<B> {
 /// The rest of the configuration that the stops read.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// Names this worker.
+    pub instance: String,
     pub session_channel: String,
     pub presence_channel: String,
     /// `presence.on_unknown = "retry"`.
@@ -105,9 +116,10 @@ struct State {
     pulse: std::sync::Mutex<pulse::Pulse>,
     /// What tickets and receipts say of the devices.
     devices: std::sync::Mutex<tokens::Devices>,
-    waiting: [AtomicUsize; 2],
+    waiting: Arc<[AtomicUsize; 2]>,
     in_flight: AtomicUsize,
-    since: std::sync::Mutex<gauges::Since>,
+    live: Arc<Live>,
+    board: Arc<Board>,
 }
 
 /// A delivery with everything that can be read from it.
@@ -117,6 +129,8 @@ struct Received {
     event: Result<Event, Malformed>,
     at: Timestamp,
     entered: tokio::time::Instant,
+    /// Counts it as long as it is in hand.
+    counted: Option<InHand>,
     /// Dropped with the delivery, for whoever waits until it is settled.
     in_hand: Option<tokio::sync::oneshot::Sender<()>>,
 }
@@ -143,7 +157,7 @@ pub struct Parts<B> {
     pub policy: Policy,
     pub settings: Settings,
     pub readiness: Readiness,
-    /// `None`: nobody tells how many messages are unacknowledged.
+    /// `None`: unacked counts and rates come from this worker alone, and nobody tells what is stuck.
     pub management: Option<Management>,
 }
 

@@ -21,7 +21,7 @@ use crate::{
     },
     config::{Config, OnUnknown, UsersUrl},
     domain::{judge::Policy, outcome::Provider},
-    http::{self, Readiness},
+    http::{self, Api, Readiness},
     provider::{ably::Ably, expo::Expo},
     store::{Store, StoreError, users::Users},
     trace,
@@ -101,6 +101,7 @@ impl Settings {
     /// Takes from the configuration what the stops read.
     pub fn of(config: &Config) -> Settings {
         Settings {
+            instance: config.instance.clone(),
             session_channel: config.ably.session_channel.clone(),
             presence_channel: config.ably.presence_channel.clone(),
             retry_unknown: config.presence.on_unknown == OnUnknown::Retry,
@@ -121,7 +122,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let readiness = Readiness::default();
     let (stop, served) = (CancellationToken::new(), CancellationToken::new());
     let pages = TaskTracker::new();
-    http::serve(&config.http, readiness.clone(), served.clone(), &pages).await.map_err(RunError::Failed)?;
+    let api = Api::default();
+    http::serve(&config.http, readiness.clone(), Some(api.clone()), served.clone(), &pages)
+        .await
+        .map_err(RunError::Failed)?;
     let traces =
         trace::start(&config.otlp, &config.instance).map_err(|error| RunError::Config(format!("{error:#}")))?;
     let signals = tokio::spawn(until_signal(stop.clone()));
@@ -142,16 +146,16 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             }
             UsersUrl::None | UsersUrl::Missing => None,
         };
+        let topology = Topology {
+            prefix: config.broker.prefix.clone(),
+            schedule: config.retry.schedule.clone(),
+            dead_retention: config.dead.retention,
+        };
         let management = match &config.broker.management_url {
             Some(url) => {
                 Some(Management::new(url, &config.broker.url).map_err(|error| RunError::Config(error.to_string()))?)
             }
             None => None,
-        };
-        let topology = Topology {
-            prefix: config.broker.prefix.clone(),
-            schedule: config.retry.schedule.clone(),
-            dead_retention: config.dead.retention,
         };
         let options = AmqpOptions {
             url: config.broker.url.clone(),
@@ -173,6 +177,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             readiness: readiness.clone(),
             management,
         });
+        api.open(worker.desk());
         worker.serve(stop.clone()).await.map_err(|error| match error {
             BrokerError::Config(problem) => RunError::Config(problem),
             other => RunError::Failed(other.into()),

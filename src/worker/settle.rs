@@ -244,6 +244,7 @@ impl<B: Broker> Worker<B> {
     async fn ack(&self, received: &Received, settled: Settled) {
         spans::settled(settled.disposition, &settled.reason);
         self.count_settled(received, settled);
+        self.state.live.settle();
         if !received.delivery.receipt.ack().await {
             metrics::counter!("herald_settles_lost_total").increment(1);
             tracing::debug!(

@@ -122,6 +122,7 @@ impl<B: Broker> Worker<B> {
                     obeyed.reminded = Some(Instant::now());
                     self.carry_out(order);
                 }
+                self.state.board.steered(&steering);
                 obeyed.steering = Some(steering);
                 told
             }

@@ -67,6 +67,11 @@ impl Trouble {
         let _ = self.what.subscribe().wait_for(Option::is_none).await;
     }
 
+    /// Returns what is wrong, to be looked at at any time.
+    pub fn watch(&self) -> watch::Receiver<Option<String>> {
+        self.what.subscribe()
+    }
+
     /// Says that all is well again.
     pub fn clear(&self) {
         self.what.send_if_modified(|current| {

@@ -1,4 +1,4 @@
-//! What runs beside the events: the heartbeat and pruning. Gauges, receipts and dead letters have files of their own.
+//! What runs beside the events: the heartbeat and pruning. Looks, gauges, receipts and dead letters have files of their own.
 //!
 //! Started by `run`, on the worker's tracker. Never touches an event in hand.
 
@@ -18,6 +18,7 @@ impl<B: Broker> Worker<B> {
     pub(super) fn start_upkeep(self: &Arc<Self>) {
         let tracker = &self.state.tracker;
         self.start_gauges();
+        self.start_looking();
         tracker.spawn(self.clone().every(PRUNE, async |worker| worker.prune().await));
         tracker.spawn(self.clone().obey_operators());
         tracker.spawn(self.clone().reconcile_letters());

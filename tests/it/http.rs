@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use herald::{
     config::Http,
-    http::{Readiness, serve},
+    http::{Api, Readiness, serve},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -29,7 +29,8 @@ async fn get(address: SocketAddr, path: &str, headers: &str) -> String {
 #[tokio::test]
 async fn health_readiness_and_metrics_are_told() {
     let (readiness, stop, tasks) = (Readiness::default(), CancellationToken::new(), TaskTracker::new());
-    let address = serve(&on("127.0.0.1:0"), readiness.clone(), stop.clone(), &tasks).await.unwrap();
+    let address =
+        serve(&on("127.0.0.1:0"), readiness.clone(), Some(Api::default()), stop.clone(), &tasks).await.unwrap();
     let host = format!("Host: {address}\r\n");
 
     assert!(get(address, "/healthz", &host).await.starts_with("HTTP/1.1 200"));
@@ -59,7 +60,8 @@ async fn health_readiness_and_metrics_are_told() {
 #[tokio::test]
 async fn a_stop_does_not_wait_for_idle_connections() {
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let address = serve(&on("127.0.0.1:0"), Readiness::default(), stop.clone(), &tasks).await.unwrap();
+    let address =
+        serve(&on("127.0.0.1:0"), Readiness::default(), Some(Api::default()), stop.clone(), &tasks).await.unwrap();
     let idle = TcpStream::connect(address).await.unwrap();
     stop.cancel();
     tasks.close();
@@ -70,7 +72,8 @@ async fn a_stop_does_not_wait_for_idle_connections() {
 #[tokio::test]
 async fn beyond_loopback_the_token_is_asked_for() {
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let mut address = serve(&on("0.0.0.0:0"), Readiness::default(), stop.clone(), &tasks).await.unwrap();
+    let mut address =
+        serve(&on("0.0.0.0:0"), Readiness::default(), Some(Api::default()), stop.clone(), &tasks).await.unwrap();
     address.set_ip([127, 0, 0, 1].into());
     let host = "Host: herald.example\r\n";
     assert!(get(address, "/healthz", host).await.starts_with("HTTP/1.1 200"));
@@ -81,11 +84,29 @@ async fn beyond_loopback_the_token_is_asked_for() {
 }
 
 #[tokio::test]
+async fn a_process_without_a_desk_has_no_page() {
+    for (api, status) in [(Some(Api::default()), ["200", "503"]), (None, ["404", "404"])] {
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let address = serve(&on("127.0.0.1:0"), Readiness::default(), api, stop.clone(), &tasks).await.unwrap();
+        let host = format!("Host: {address}\r\n");
+        for (path, status) in ["/", "/api/status"].into_iter().zip(status) {
+            let answer = get(address, path, &host).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+        }
+        assert!(get(address, "/metrics", &host).await.starts_with("HTTP/1.1 200"));
+        stop.cancel();
+    }
+}
+
+#[tokio::test]
 async fn a_taken_port_is_one_clear_line() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let error = serve(&on(&address.to_string()), Readiness::default(), stop, &tasks).await.unwrap_err().to_string();
+    let error = serve(&on(&address.to_string()), Readiness::default(), Some(Api::default()), stop, &tasks)
+        .await
+        .unwrap_err()
+        .to_string();
     let expected = format!("http.listen: {address} is taken by another process; stop it or set HERALD_HTTP__LISTEN");
     assert_eq!(error, expected);
 }

@@ -58,8 +58,8 @@ impl Broker for Panicking {
         self.memory.depth(queue).await
     }
 
-    fn connected(&self) -> bool {
-        self.memory.connected()
+    fn trouble(&self) -> Option<String> {
+        self.memory.trouble()
     }
 
     async fn close(&self) {

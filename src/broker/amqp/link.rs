@@ -59,9 +59,15 @@ impl Link {
         Arc::new(Link { state: watch::Sender::new(State::Away("not connected yet".to_owned())) })
     }
 
-    /// Tells whether the connection stands.
-    pub(super) fn up(&self) -> bool {
-        matches!(&*self.state.borrow(), State::Up(session) if session.stands())
+    /// Tells why the connection does not stand, or `None` while it does.
+    pub(super) fn trouble(&self) -> Option<String> {
+        match &*self.state.borrow() {
+            State::Up(session) if session.stands() => None,
+            State::Up(_) => Some("the connection is gone".to_owned()),
+            State::Away(why) => Some(why.clone()),
+            State::Failed(error) => Some(error.to_string()),
+            State::Closed => Some("closed".to_owned()),
+        }
     }
 
     /// Waits for a session that stands, as long as it takes.

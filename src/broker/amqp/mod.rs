@@ -203,8 +203,8 @@ impl Broker for Amqp {
         Ok(Depth { ready: found.message_count().into(), consumers: found.consumer_count().into(), unacked: None })
     }
 
-    fn connected(&self) -> bool {
-        self.0.consume.up() && self.0.publish.up()
+    fn trouble(&self) -> Option<String> {
+        self.0.consume.trouble().or_else(|| self.0.publish.trouble())
     }
 
     async fn close(&self) {

@@ -73,8 +73,8 @@ impl Broker for Memory {
         self.0.shared.depth(queue)
     }
 
-    fn connected(&self) -> bool {
-        self.0.shared.ensure_open().is_ok()
+    fn trouble(&self) -> Option<String> {
+        self.0.shared.ensure_open().err().map(|error| error.to_string())
     }
 
     async fn close(&self) {
