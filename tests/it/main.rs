@@ -40,6 +40,8 @@ mod redaction;
 mod explain;
 mod letters;
 mod status;
+mod desk;
+mod page;
 mod traces;
 mod provider;
 mod observe;

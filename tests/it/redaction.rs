@@ -224,6 +224,33 @@ async fn every_one(rig: &Rig, ids: &[String]) -> bool {
     rig.letters().await.len() >= 8
 }
 
+/// Everything that the page shows, or its API says, of what is there.
+async fn told_by_the_page(rig: &Rig, worker: usize, ids: &[String], canaries: &Canaries, places: &mut Places) {
+    let token = &canaries.http_token;
+    for path in ["/", "/api/status", "/api/history", "/api/dead", "/api/actions", "/api/dead/letters?limit=100"] {
+        places.insert(format!("page {path}"), page(rig, worker, path, token).await);
+    }
+    let mut told = String::new();
+    for id in ids {
+        told.push_str(&page(rig, worker, &format!("/api/events/{id}"), token).await);
+    }
+    for question in ["user=user-", "session=absent", "session=quoted-json"] {
+        told.push_str(&page(rig, worker, &format!("/api/events?{question}"), token).await);
+    }
+    places.insert("page /api/events".into(), told);
+    let mut shown = String::new();
+    for letter in rig.letters().await {
+        shown.push_str(&page(rig, worker, &format!("/api/dead/letters/{}", letter.number), token).await);
+    }
+    places.insert("page, one letter".into(), shown);
+    // What is refused must not be quoted either.
+    let order = json!({ "what": canaries.payload, "why": format!("Bearer {}", canaries.header) });
+    let request = reqwest::Client::new().post(format!("{}/api/steer", rig.http(worker)));
+    let request = request.header("authorization", format!("Bearer {token}")).header("x-herald-request", "test");
+    let answer = request.header("content-type", "application/json").body(order.to_string()).send().await.unwrap();
+    places.insert("page, refused".into(), answer.text().await.unwrap());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn canaries_are_found_only_where_they_may_be() {
     let Some(mut rig) = Rig::new("canary").await else { return };
@@ -339,6 +366,7 @@ async fn canaries_are_found_only_where_they_may_be() {
     within(120, "every event was handled", handled).await;
     places.insert("readyz".into(), page(&rig, text, "/readyz", &canaries.http_token).await);
     places.insert("metrics".into(), page(&rig, text, "/metrics", &canaries.http_token).await);
+    told_by_the_page(&rig, text, &ids, &canaries, &mut places).await;
     assert_eq!(rig.terminate(text).await, Some(0));
     places.insert("log".into(), rig.log(text));
     // The same once more as JSON, with refused credentials and nobody who takes traces.
@@ -475,6 +503,15 @@ async fn canaries_are_found_only_where_they_may_be() {
         ("table dead_letters", &canaries.header),
         ("dead show", &canaries.payload),
         ("letters in the queue", &canaries.header),
+        ("page /api/events", &planted),
+        ("page /api/events", &canaries.token[canaries.token.len() - 4..]),
+        ("page /api/dead/letters?limit=100", &planted),
+        ("page, one letter", &planted),
+        ("page, one letter", "data.note"),
+        ("page, one letter", "authorization"),
+        ("page /api/dead", "rejected"),
+        ("page /api/status", "connections"),
+        ("page, refused", "do"),
         ("readyz", "ready"),
         ("metrics", "messaging_client_consumed_messages_total"),
         ("metrics, refused", "messaging_client_consumed_messages_total"),

@@ -1,0 +1,45 @@
+// Pausing the intake stops it and is shown loudly, resuming continues it; a provider is held and released.
+
+import assert from 'node:assert/strict';
+import { picture, shown, until } from './browser.mjs';
+import { world } from './world.mjs';
+
+async function answer(page, button, label) {
+  await button.click();
+  await until('it is asked', async () => (await shown(page, 'ask-do')) === label);
+}
+
+const chip = (page, name) => page.locator(`#links [data-key="${name}"] .chip`).textContent();
+const button = (page, name) => page.locator(`#links [data-key="${name}"] button`);
+
+export async function steering(page) {
+  await answer(page, page.locator('#intake'), 'Pause');
+  await page.fill('#ask-body input', 'a test of the page');
+  await picture(page, 'pause-dialog');
+  await page.click('#ask-do');
+  await until('it is shown loudly', async () => /paused/i.test(await shown(page, 'banners')));
+  assert.match(await shown(page, 'banners'), /a test of the page/);
+  await until('the worker takes nothing in', async () => /[Rr]esume/.test(await shown(page, 'intake')));
+  await until('the worker says why', async () => page.evaluate(async () => /paused/.test((await (await fetch('/api/status')).json()).not_ready)));
+  await world('send', { id: 'later', event: 'partner.signed_compact', user: 'ada', count: 5 });
+  await until('they wait in the queue', async () => (await world('ready', { queue: 'events' })) === 5);
+  await until('the page says so', async () => (await shown(page, 'f-ready')) === '5');
+  await picture(page, 'paused-light');
+  await answer(page, page.locator('#intake'), 'Resume');
+  await page.click('#ask-do');
+  await world('until', { id: 'later-4', state: 'done' });
+  await until('it is no longer shown', async () => !/paused/i.test(await shown(page, 'banners')));
+
+  await answer(page, button(page, 'expo'), 'Hold');
+  await page.click('#ask-do');
+  await until('Expo is held', async () => (await chip(page, 'expo')) === 'held');
+  await world('send', { id: 'held', event: 'partner.signed_compact', user: 'ada', count: 2 });
+  await until('they wait in the hold queue', async () => (await world('ready', { queue: 'hold.expo' })) === 2);
+  await answer(page, button(page, 'expo'), 'Release');
+  await page.click('#ask-do');
+  await world('until', { id: 'held-1', state: 'done' });
+  await until('Expo is released', async () => (await chip(page, 'expo')) === 'ok');
+  for (const deed of ['pause', 'resume', 'hold', 'release']) {
+    await until(`${deed} stands in the record`, async () => (await shown(page, 'actions')).includes(deed));
+  }
+}
