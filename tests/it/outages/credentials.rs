@@ -44,7 +44,7 @@ async fn refused(name: &str, provider: Provider, code: &str, fix: &str, spoil: i
     rig.end().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn refused_credentials_hold_raise_an_alarm_that_names_the_key_and_lose_nothing() {
     let ably = |standing| {
         move |rig: &Rig| {
