@@ -37,11 +37,12 @@ async fn a_claim_holds_while_its_owner_lives() {
     granted(a.claim(claim("i1")).await.unwrap());
     assert_eq!(b.claim(claim("i1")).await.unwrap(), Claimed::Foreign { owner: a.owner().to_owned() });
 
-    age(&place, 9).await;
-    assert!(matches!(b.claim(claim("i1")).await.unwrap(), Claimed::Foreign { .. }), "nine seconds are not death");
+    // Time goes on by itself, too, on a busy machine by seconds: far from the ten that are death.
+    age(&place, 5).await;
+    assert!(matches!(b.claim(claim("i1")).await.unwrap(), Claimed::Foreign { .. }), "five seconds are not death");
     assert_eq!(b.heartbeat().await.unwrap(), 2);
 
-    age(&place, 2).await;
+    age(&place, 6).await;
     assert_eq!(b.heartbeat().await.unwrap(), 1, "a is silent for eleven seconds, b just spoke");
     let (row, first) = granted(b.claim(claim("i1")).await.unwrap());
     assert_eq!((row.crashes, first), (1, false));
