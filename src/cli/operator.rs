@@ -3,15 +3,15 @@
 //! Called by every command that changes something. The record is begun before the deed, so that one that is cut off stands there,
 //! too.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     domain::{
-        action::{BEGUN, Deed, user_mark},
+        action::{BEGUN, Deed},
         bounded,
     },
     letters::this_host,
-    store::{LetterFilter, NewAction, Store},
+    store::{NewAction, Store},
 };
 
 use super::stop::Stop;
@@ -27,15 +27,6 @@ pub(super) fn who() -> String {
 fn uid() -> Option<String> {
     use std::os::unix::fs::MetadataExt;
     Some(format!("uid {}", std::fs::metadata("/proc/self").ok()?.uid()))
-}
-
-/// Returns what is recorded of a choice of dead letters; a user by a hash only.
-pub(super) fn letters(filter: &LetterFilter) -> Value {
-    let mut chosen = json!(filter);
-    if let Some(user) = chosen.get_mut("user").filter(|user| user.is_string()) {
-        *user = user_mark(user.as_str().unwrap_or_default()).into();
-    }
-    chosen
 }
 
 /// An action that has begun and is recorded as such.

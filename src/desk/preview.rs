@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 
 use crate::{
@@ -56,7 +56,7 @@ impl<B: Broker> Desk<B> {
                 let matching = u64::try_from(store.letter_count(&filter).await?).unwrap_or(0);
                 let picked =
                     Picked::read(store, &LetterFilter { limit: Some(LETTERS), ..filter.clone() }, unexpired_at).await?;
-                (picked, matching, recorded(&filter))
+                (picked, matching, filter.recorded())
             }
         };
         if action == (Action::Replay { ignore_expiry: true }) {
@@ -67,13 +67,4 @@ impl<B: Broker> Desk<B> {
         self.0.sweeps.keep(Kept { token: token.clone(), made: Instant::now(), action, picked, parameters });
         Ok(Preview { preview: token, count, matching, reasons, expired })
     }
-}
-
-/// Returns what stands in the record of a filter; a user is named by a mark there.
-fn recorded(filter: &LetterFilter) -> Value {
-    let mut recorded = json!(filter);
-    if let Some(user) = &filter.user {
-        recorded["user"] = crate::domain::action::user_mark(user).into();
-    }
-    recorded
 }

@@ -4,9 +4,9 @@
 //! says is as true as what it is told.
 
 use futures::future::BoxFuture;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::domain::ledger::Letter;
+use crate::domain::{action::user_mark, ledger::Letter};
 
 use super::{
     LetterFilter, Store, StoreError, batch,
@@ -151,6 +151,13 @@ const KNOWN: Statement = Statement {
         FROM json_to_recordset($1::json->'letters') AS g (id text, identity text, replay bigint, failed_at bigint)
         JOIN dead_letters AS l USING (id, identity, replay, failed_at) WHERE l.ended IS NULL",
 };
+
+impl LetterFilter {
+    /// Returns what is recorded of a choice of dead letters; a user by a mark only.
+    pub fn recorded(&self) -> Value {
+        json!(LetterFilter { user: self.user.as_deref().map(user_mark), ..self.clone() })
+    }
+}
 
 /// Dead letters that failed for one reason with one event name.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, sqlx::FromRow)]

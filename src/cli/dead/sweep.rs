@@ -29,7 +29,7 @@ pub(super) async fn replay(
     if !announce("replay", &picked, act)? {
         return Ok(());
     }
-    let action = operator::begin(&store, Deed::Replay, operator::letters(filter)).await?;
+    let action = operator::begin(&store, Deed::Replay, filter.recorded()).await?;
     let done = walk(config, &store, picked, Action::Replay { ignore_expiry }, rate).await;
     action.end(done.as_ref().map(|done| (done.done, "replayed"))).await;
     report("replayed", done?)
@@ -41,7 +41,7 @@ pub(super) async fn drop(config: &Config, filter: &LetterFilter, act: &Act) -> R
     if !announce("drop", &picked, act)? {
         return Ok(());
     }
-    let action = operator::begin(&store, Deed::Drop, operator::letters(filter)).await?;
+    let action = operator::begin(&store, Deed::Drop, filter.recorded()).await?;
     let done = walk(config, &store, picked, Action::Drop, None).await;
     action.end(done.as_ref().map(|done| (done.done, "dropped"))).await;
     report("dropped", done?)
