@@ -142,10 +142,10 @@ impl Board {
         self.lock().seen.stats = Some(stats);
     }
 
-    /// Puts up what operators have set. An older word does not take back a newer one.
+    /// Puts up what operators have set. An older word does not take back a newer one; of one word, what has ended by itself goes.
     pub fn steered(&self, steering: &Steering) {
         let known = &mut self.lock().seen.steering;
-        if known.as_ref().is_none_or(|known| known.version < steering.version) {
+        if known.as_ref().is_none_or(|known| known.version <= steering.version) {
             *known = Some(steering.clone());
         }
     }
@@ -193,6 +193,7 @@ fn rates(before: Option<&Sample>, now: &Sample) -> Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::steering::{LogFilter, Setting};
 
     fn sample(at: i64, totals: (u64, u64)) -> Sample {
         Sample { at, queues: Vec::new(), totals }
@@ -215,6 +216,15 @@ mod tests {
         for (told, expected) in [(0, 0), (2, 2), (1, 2), (3, 3)] {
             board.steered(&Steering { version: told, ..Steering::default() });
             assert_eq!(board.last().steering.map(|steering| steering.version), Some(expected), "{told}");
+        }
+        let log = LogFilter {
+            filter: "debug".into(),
+            until: Some(5),
+            by: Setting { who: "ada".into(), why: None, since: 0 },
+        };
+        for log in [Some(log), None] {
+            board.steered(&Steering { version: 3, log: log.clone(), ..Steering::default() });
+            assert_eq!(board.last().steering.map(|steering| steering.log), Some(log), "it ends by itself");
         }
     }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::domain::{
     steering::{Setting, Steering},
     symptoms::Symptom,
+    when::time,
 };
 
 use super::status::{Connection, Standing};
@@ -87,7 +88,17 @@ fn set(steering: &Steering) -> Vec<Trouble> {
         since: Some(setting.since),
         todo: format!("its events wait, using up no attempt, until somebody releases it (`herald release {provider}`)"),
     });
-    paused.chain(held).collect()
+    let log = steering.log.iter().map(|log| Trouble {
+        key: "log".into(),
+        level: Level::Warn,
+        what: format!("The log filter is `{}` {}", log.filter, by(&log.by)),
+        since: Some(log.by.since),
+        todo: match log.until {
+            Some(until) => format!("it ends by itself at {} (`herald log-level --reset` ends it now)", time(until)),
+            None => "`log.level` does not count until somebody resets it (`herald log-level --reset`)".to_owned(),
+        },
+    });
+    paused.chain(held).chain(log).collect()
 }
 
 fn unwell(connection: &Connection) -> Option<Trouble> {
@@ -141,7 +152,7 @@ fn sentence(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::outcome::Provider;
+    use crate::domain::{outcome::Provider, steering::LogFilter};
 
     fn connection(name: &'static str, state: Standing) -> Connection {
         let why = (state != Standing::Ok).then(|| "words".to_owned());
@@ -177,6 +188,11 @@ mod tests {
         let told = troubles(&connections, Some(&steering), Some("paused"), vec![symptom("no_consumer")]);
         assert_eq!(keys(&told), ["paused", "held_ably", "expo", "ably"], "a pause is no lack of a consumer");
         assert_eq!(told[0].what, "PAUSED by ada: deploying");
+
+        let log = LogFilter { filter: "debug".into(), until: Some(1_795_380_667_123), by: by(None) };
+        let told = troubles(&[], Some(&Steering { log: Some(log), ..Steering::default() }), None, Vec::new());
+        assert_eq!((told[0].key.as_str(), told[0].what.as_str()), ("log", "The log filter is `debug` by ada"));
+        assert!(told[0].todo.contains("at 2026-11-22 20:51:07Z"), "{told:?}");
     }
 
     #[test]

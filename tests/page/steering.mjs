@@ -1,4 +1,4 @@
-// Pausing the intake stops it and is shown loudly, resuming continues it; a provider is held and released.
+// Pausing the intake stops it and is shown loudly, resuming continues it; a provider is held and released; the log level is set.
 
 import assert from 'node:assert/strict';
 import { picture, shown, until } from './browser.mjs';
@@ -12,7 +12,7 @@ async function answer(page, button, label) {
 const chip = (page, name) => page.locator(`#links [data-key="${name}"] .chip`).textContent();
 const button = (page, name) => page.locator(`#links [data-key="${name}"] button`);
 
-export async function steering(page) {
+export async function steering(page, broken) {
   await answer(page, page.locator('#intake'), 'Pause');
   await page.fill('#ask-body input', 'a test of the page');
   await picture(page, 'pause-dialog');
@@ -39,7 +39,25 @@ export async function steering(page) {
   await page.click('#ask-do');
   await world('until', { id: 'held-1', state: 'done' });
   await until('Expo is released', async () => (await chip(page, 'expo')) === 'ok');
-  for (const deed of ['pause', 'resume', 'hold', 'release']) {
+
+  await answer(page, page.locator('#log-level'), 'Set');
+  broken.expect = /400 \(Bad Request\)/;
+  await page.fill('#ask-body input', 'info,lapin=trace');
+  await page.click('#ask-do');
+  await until('what logs messages is refused', async () => /which log messages/.test(await shown(page, 'ask-error')));
+  await picture(page, 'log-dialog');
+  broken.expect = null;
+  await page.fill('#ask-body input', 'debug');
+  await page.click('#ask-do');
+  await until('the filter is shown', async () => /log filter is `debug` by page 127\.0\.0\.1.*ends by itself/.test(await shown(page, 'banners')));
+  await answer(page, page.locator('#log-level'), 'Reset');
+  await page.click('#ask-do');
+  await until('log.level counts again', async () => !/log filter/.test(await shown(page, 'banners')));
+  for (const deed of ['pause', 'resume', 'hold', 'release', 'log level']) {
     await until(`${deed} stands in the record`, async () => (await shown(page, 'actions')).includes(deed));
+  }
+  const record = await shown(page, 'actions');
+  for (const detail of ['provider expo', 'filter debug; seconds 600', 'back to log.level', 'a test of the page', 'event unknown; reason malformed']) {
+    assert.ok(record.includes(detail), `${detail} is not in ${record}`);
   }
 }

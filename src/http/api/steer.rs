@@ -1,4 +1,5 @@
-//! `POST /api/steer`: pauses and resumes the intake, holds and releases a provider. `GET /api/actions`: what operators did.
+//! `POST /api/steer`: pauses and resumes the intake, holds and releases a provider, sets the log filter. `GET /api/actions`: what
+//! operators did.
 
 use axum::{
     Extension, Json,
@@ -12,9 +13,11 @@ use crate::{
     domain::{
         action::Action,
         outcome::Provider,
+        parse_duration,
         steering::{Change, Steering},
     },
     http::{answer::Refusal, server::Remote},
+    telemetry::steered_filter,
 };
 
 use super::{body, who};
@@ -26,12 +29,14 @@ const USUAL: u32 = 20;
 const LONGEST_WHY: usize = 255;
 
 #[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 enum What {
     Pause,
     Resume,
     Hold,
     Release,
+    /// Without a filter: `log.level` again.
+    LogLevel,
 }
 
 #[derive(Deserialize)]
@@ -39,22 +44,36 @@ enum What {
 pub(super) struct Order {
     what: What,
     provider: Option<Provider>,
+    filter: Option<String>,
+    /// How long the filter lasts, e.g. `10m`.
+    #[serde(rename = "for")]
+    lasts: Option<String>,
     why: Option<String>,
 }
 
 impl Order {
     fn change(&self) -> Result<Change, Refusal> {
-        match (&self.what, self.provider) {
-            (What::Pause, None) => Ok(Change::Pause),
-            (What::Resume, None) => Ok(Change::Resume),
-            (What::Hold, Some(provider)) => Ok(Change::Hold(provider)),
-            (What::Release, Some(provider)) => Ok(Change::Release(provider)),
-            (What::Hold | What::Release, None) => {
+        match (&self.what, self.provider, &self.filter, &self.lasts) {
+            (What::Pause, None, None, None) => Ok(Change::Pause),
+            (What::Resume, None, None, None) => Ok(Change::Resume),
+            (What::Hold, Some(provider), None, None) => Ok(Change::Hold(provider)),
+            (What::Release, Some(provider), None, None) => Ok(Change::Release(provider)),
+            (What::LogLevel, None, Some(filter), lasts) => {
+                let wrong = |field: &str, problem: String| {
+                    Refusal::wrong(format!("{field} {problem}"), "say it as `herald log-level --help` shows it")
+                };
+                let filter = steered_filter(filter).map_err(|problem| wrong("filter", problem))?;
+                let lasts = lasts.as_deref().map(parse_duration).transpose();
+                Ok(Change::LogLevel(filter, lasts.map_err(|problem| wrong("for", problem))?))
+            }
+            (What::LogLevel, None, None, None) => Ok(Change::LogReset),
+            (What::Hold | What::Release, None, ..) => {
                 Err(Refusal::wrong("which provider is meant is not said", "say ably or expo as provider"))
             }
-            (What::Pause | What::Resume, Some(_)) => {
-                Err(Refusal::wrong("the intake has no provider", "hold and release are for one provider"))
-            }
+            _ => Err(Refusal::wrong(
+                "what is asked for does not go together",
+                "hold and release take a provider, log_level a filter and how long it is for, pause and resume neither",
+            )),
         }
     }
 }

@@ -1,4 +1,4 @@
-// Pause and resume the intake, hold and release a provider, and what operators did.
+// Pause and resume the intake, hold and release a provider, set the log filter; and what operators did.
 
 import { $, attribute, classes, list, make, show as display, text } from './dom.js';
 import { get, post, Refused } from './api.js';
@@ -7,11 +7,13 @@ import { ask, start as startAsking } from './ask.js';
 
 let refresh = async () => {};
 let paused = false;
+let filtered = false;
 
 export function start(refreshed) {
   refresh = refreshed;
   startAsking();
   $('intake').addEventListener('click', () => (paused ? release('resume', null) : hold('pause', null)));
+  $('log-level').addEventListener('click', () => (filtered ? resetLog() : setLog()));
 }
 
 const EFFECT = {
@@ -45,6 +47,27 @@ function release(what, provider) {
   });
 }
 
+function setLog() {
+  const levels = make('datalist', { id: 'log-levels' }, ...['warn', 'info', 'debug', 'trace', 'info,herald::worker=trace'].map(value => make('option', { value })));
+  const filter = make('input', { list: 'log-levels', maxlength: '255', required: true, autocomplete: 'off', spellcheck: 'false' });
+  const lasts = make('select', {}, ...[['10m', '10 minutes'], ['1h', 'an hour'], ['', 'until somebody resets it']].map(([value, name]) => make('option', { value }, name)));
+  const body = make(
+    'div',
+    { class: 'ask' },
+    make('p', {}, 'All workers log by this filter instead of log.level, without a restart.'),
+    make('label', { class: 'stacked' }, 'Level, or a filter such as info,herald::worker=debug', filter),
+    make('label', { class: 'stacked' }, 'For', lasts),
+    levels,
+  );
+  const run = () => steer({ what: 'log_level', filter: filter.value.trim(), for: lasts.value || null });
+  ask({ title: 'Set the log level?', body: [body], label: 'Set', run });
+}
+
+function resetLog() {
+  const body = make('p', {}, 'Each worker logs by log.level of its own configuration again.');
+  ask({ title: 'Reset the log level?', body: [body], label: 'Reset', run: () => steer({ what: 'log_level' }) });
+}
+
 async function steer(order) {
   await post('/api/steer', order);
   await refresh();
@@ -54,6 +77,9 @@ export function show(status) {
   paused = Boolean(status.steering?.paused);
   display($('intake'), status.steering !== null);
   text($('intake'), paused ? 'Resume intake…' : 'Pause intake…');
+  filtered = Boolean(status.steering?.log);
+  display($('log-level'), status.steering !== null);
+  text($('log-level'), filtered ? 'Reset log level…' : 'Log level…');
   for (const provider of ['ably', 'expo']) {
     const place = document.querySelector(`#links [data-key="${provider}"] .act-place`);
     if (!place) continue;
@@ -94,12 +120,21 @@ export async function actions() {
   });
 }
 
+// With what: `provider expo`, `reason rejected`.
+function details(action) {
+  if (action.what === 'log_level' && !action.parameters.filter) return 'back to log.level';
+  const set = Object.entries(action.parameters ?? {}).filter(([, value]) => value !== null);
+  const said = set.map(([name, value]) => `${words(name)} ${typeof value === 'object' ? JSON.stringify(value) : value === '' ? 'unknown' : value}`);
+  return [...said, action.why].filter(Boolean).join('; ');
+}
+
 function row(action) {
-  const what = make('td', {}, words(action.what), action.why ? make('div', { class: 'note' }, action.why) : null);
+  const more = details(action);
+  const what = make('td', {}, words(action.what), more ? make('div', { class: 'note' }, more) : null);
   return make(
     'tr',
     {},
-    make('td', {}, time(action.at)),
+    make('td', { class: 'when' }, time(action.at)),
     what,
     make('td', { class: 'n' }),
     make('td', { class: 'wide outcome' }),
