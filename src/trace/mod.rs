@@ -13,10 +13,12 @@ pub(crate) mod parent;
 
 use std::{sync::OnceLock, time::SystemTime};
 
+use futures::future::Either;
 use opentelemetry::{
     Context, KeyValue, Value,
     trace::{
         FutureExt as _, Link, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt as _, TraceId, Tracer as _,
+        WithContext,
     },
 };
 use opentelemetry_sdk::trace::SdkTracer;
@@ -96,11 +98,11 @@ impl Span {
         failed(self.0.as_ref(), kind);
     }
 
-    /// Runs `future` inside the span: what begins there is a part of it.
-    pub(crate) async fn run<F: Future>(&self, future: F) -> F::Output {
+    /// Runs `future` inside the span: what begins there is a part of it. Not an `async fn`, which would hold the future twice.
+    pub(crate) fn run<F: Future>(&self, future: F) -> Either<WithContext<F>, F> {
         match &self.0 {
-            Some(cx) => future.with_context(cx.clone()).await,
-            None => future.await,
+            Some(cx) => Either::Left(future.with_context(cx.clone())),
+            None => Either::Right(future),
         }
     }
 }

@@ -144,7 +144,7 @@ impl<B: Broker> Worker<B> {
                 let worker = self.clone();
                 self.state.tracker.spawn(async move {
                     // Interrupted: it stays with the broker and comes again.
-                    let _ = received.traced(worker.settle_elsewhere(&received, "lane_full")).await;
+                    let _ = received.traced(Box::pin(worker.settle_elsewhere(&received, "lane_full"))).await;
                 });
             }
         }
@@ -156,7 +156,7 @@ impl<B: Broker> Worker<B> {
         while let Some(received) = next {
             let step = async {
                 if received.entered.elapsed() > MAX_WAIT && received.delivery.receipt.usable() {
-                    let _ = received.traced(self.settle_elsewhere(&received, "waited_too_long")).await;
+                    let _ = received.traced(Box::pin(self.settle_elsewhere(&received, "waited_too_long"))).await;
                 } else {
                     self.handle(received).await;
                 }

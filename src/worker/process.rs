@@ -35,7 +35,8 @@ impl<B: Broker> Worker<B> {
             return;
         }
         let _in_flight = Counted::new(&self.state.in_flight);
-        received.traced(self.guarded(&received)).await;
+        // Boxed, or each layer around it would make the lane's task, which is copied when it is spawned, larger by all of it.
+        received.traced(Box::pin(self.guarded(&received))).await;
     }
 
     async fn guarded(&self, received: &Received) {
@@ -59,7 +60,7 @@ impl<B: Broker> Worker<B> {
                     "a bug in herald made the handling of this event panic; it is retried"
                 );
                 let error = "a bug in herald made the handling panic".to_owned();
-                let unable = self.settle_unable(received, "panic", DeadReason::CrashedWorker, error).await;
+                let unable = Box::pin(self.settle_unable(received, "panic", DeadReason::CrashedWorker, error)).await;
                 if let Err(interrupted) = unable {
                     self.keep_claim(received, &interrupted);
                 }
@@ -100,7 +101,8 @@ impl<B: Broker> Worker<B> {
             Claimed::Refused(error) => {
                 tracing::error!(event.id = event.id, error, "the ledger refuses this event; it is retried");
                 let error = format!("the ledger refuses this event: {error}");
-                return self.settle_unable(received, "ledger_refused", DeadReason::Exhausted, error).await;
+                let unable = self.settle_unable(received, "ledger_refused", DeadReason::Exhausted, error);
+                return Box::pin(unable).await;
             }
         };
         if entry.crashes >= CRASHES_DEAD {

@@ -90,7 +90,7 @@ impl<B: Broker> Worker<B> {
             if entry.state == State::Dead {
                 letter = Some(index_letter(&message, &marks, Some(&entry)));
             }
-            if let Err(interrupted) = span.run(self.publish_copy(received, &queue, message)).await {
+            if let Err(interrupted) = span.run(Box::pin(self.publish_copy(received, &queue, message))).await {
                 // The copy does not exist: the row keeps its attempt, or the redelivery would be taken for stale.
                 let known = Entry { targets: entry.targets, attempts: entry.attempts, ..before };
                 self.record(Record { entry: known, tickets, letter: None }).await;
@@ -136,7 +136,7 @@ impl<B: Broker> Worker<B> {
         entry.state = State::Dead;
         (entry.reason, entry.detail) = (marks.reason.clone(), marks.error.clone());
         let letter = Some(index_letter(&message, &marks, None));
-        span.run(self.publish_copy(received, &self.topology.dead(), message)).await?;
+        span.run(Box::pin(self.publish_copy(received, &self.topology.dead(), message))).await?;
         let settled = Settled::of(&entry);
         self.report(received, &entry);
         self.record(Record { entry, tickets: Vec::new(), letter }).await;
@@ -150,7 +150,7 @@ impl<B: Broker> Worker<B> {
         let id = Some(received.id().to_owned());
         let marks = Marks { id, reason: Some(reason.into()), ..received.marks_for_copy() };
         let queue = self.topology.retry(self.policy.schedule[0]);
-        span.run(self.publish_copy(received, &queue, received.copy(&marks))).await?;
+        span.run(Box::pin(self.publish_copy(received, &queue, received.copy(&marks)))).await?;
         self.ack(received, Settled::unrouted("postponed", reason)).await;
         Ok(())
     }
@@ -209,7 +209,7 @@ impl<B: Broker> Worker<B> {
             error: Some(error),
             ..received.marks_for_copy()
         };
-        span.run(self.publish_copy(received, &queue, received.copy(&marks))).await?;
+        span.run(Box::pin(self.publish_copy(received, &queue, received.copy(&marks)))).await?;
         if let Ok(event) = &received.event
             && let Err(error) = self.store.give_up(&[event.identity()]).await
         {
