@@ -219,10 +219,11 @@ async fn headers_that_fill_a_frame_stop_nobody() {
         // Each on an event that is retried once (its copy has to travel) and on one that is dead at once.
         let retried = json!({"id": format!("retried-{number}"), "sessionId": format!("fault-publish-422x1-{number}"), "event": "e"});
         let retried_later = json!({"id": format!("later-{number}"), "sessionId": format!("fault-publish-500x4-{number}"), "event": "e"});
+        // One after the other: in a batch with its neighbour, the first would use up its refusal and be delivered alone.
         publish(&rig, retried.to_string().into_bytes(), properties.clone()).await;
+        rig.until(&format!("retried-{number}"), State::Dead).await;
         publish(&rig, retried_later.to_string().into_bytes(), properties.clone()).await;
         publish(&rig, b"{}".to_vec(), properties).await;
-        rig.until(&format!("retried-{number}"), State::Dead).await;
         rig.until(&format!("later-{number}"), State::Done).await;
     }
     eventually("seven rejected and seven unreadable letters", async || (rig.letters().await.len() == 14).then_some(()))
