@@ -1,7 +1,7 @@
 // Pausing the intake stops it and is shown loudly, resuming continues it; a provider is held and released; the log level is set.
 
 import assert from 'node:assert/strict';
-import { picture, shown, until } from './browser.mjs';
+import { cell, picture, shown, until } from './browser.mjs';
 import { world } from './world.mjs';
 
 async function answer(page, button, label) {
@@ -24,6 +24,7 @@ export async function steering(page, broken) {
   await world('send', { id: 'later', event: 'partner.signed_compact', user: 'ada', count: 5 });
   await until('they wait in the queue', async () => (await world('ready', { queue: 'events' })) === 5);
   await until('the page says so', async () => (await shown(page, 'f-ready')) === '5');
+  await until('and since when', async () => /^\d+s$/.test(await cell(page, 'events', 'oldest')));
   await picture(page, 'paused-light');
   await answer(page, page.locator('#intake'), 'Resume');
   await page.click('#ask-do');

@@ -17,6 +17,7 @@ async function empty(page) {
   assert.match(await shown(page, 'dead-state'), /No dead letters/);
   assert.match(await shown(page, 'outcomes'), /Nothing has come yet/);
   assert.equal(await shown(page, 'f-oldest'), 'none');
+  assert.equal(await cell(page, 'events', 'oldest'), 'none');
   await picture(page, 'empty-light');
 }
 
@@ -133,6 +134,10 @@ async function dark() {
     const light = colour => colour.match(/\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0);
     assert.ok(light(background) < 150 && light(text) > 600, `${text} on ${background}`);
     await picture(page, 'busy-dark');
+    for (const width of [1024, 700]) {
+      await page.setViewportSize({ width, height: 800 });
+      await fits(page, `${width} pixels`);
+    }
   });
 }
 

@@ -2,7 +2,7 @@
 
 import { $, classes, list, make, property, show as display, text } from './dom.js';
 import { address, get } from './api.js';
-import { number, rate, time } from './format.js';
+import { number, rate, span, time } from './format.js';
 import { Chart, extend } from './chart.js';
 
 let depth = null;
@@ -44,7 +44,7 @@ export function show(status) {
   prefix = `${status.prefix}.`;
   roles = queues.map(queue => ({ name: queue.name, colour: colourOf(queue, queues) }));
   lines();
-  list($('queues'), sorted(queues), queue => queue.name, queue => row(queue, colourOf(queue, queues)), update);
+  list($('queues'), sorted(queues), queue => queue.name, queue => row(queue, colourOf(queue, queues)), (node, queue) => update(node, queue, status.at));
   const unmanaged = 'What RabbitMQ tells its management API only is unknown: set broker.management_url to see it.';
   text($('queues-note'), status.management ? `The management API says nothing: ${status.management}` : unmanaged);
   display($('queues-note'), !status.managed || Boolean(status.management));
@@ -68,13 +68,14 @@ function row(queue, colour) {
     make('td', {}, label, make('div', { class: 'note more' })),
     cell('ready'),
     cell('unacked'),
+    cell('oldest'),
     cell('consumers', true),
     cell('in', true),
     cell('out', true),
   );
 }
 
-function update(node, queue) {
+function update(node, queue, now) {
   const set = (name, value, words) => {
     const cell = node.querySelector(`.${name}`);
     text(cell, words);
@@ -83,6 +84,7 @@ function update(node, queue) {
   };
   set('ready', queue.ready, number(queue.ready));
   set('unacked', queue.unacked, number(queue.unacked));
+  set('oldest', queue.ready === 0 ? 0 : queue.oldest, oldest(queue, now));
   set('consumers', queue.consumers, number(queue.consumers));
   set('in', queue.in_per_second, rate(queue.in_per_second));
   set('out', queue.out_per_second, rate(queue.out_per_second));
@@ -93,6 +95,12 @@ function update(node, queue) {
   const place = node.querySelector('.more');
   text(place, more.join('; '));
   display(place, more.length > 0);
+}
+
+// How long what is ready has lain there, at most.
+function oldest(queue, now) {
+  if (queue.ready === 0) return 'none';
+  return queue.oldest === null ? 'unknown' : span(now - queue.oldest);
 }
 
 function toggle(name, shown) {
