@@ -17,6 +17,7 @@ export async function deadLetters(page) {
   assert.equal((await group(page, 'rejected').locator('.n').textContent()).trim(), '3');
   assert.match(await group(page, 'malformed').textContent(), /unreadable/);
   await until('the page names it', async () => (await shown(page, 'f-dead')) === '5');
+  await until('and what to do', async () => (await page.locator('#banners code').allTextContents()).includes('herald dead replay'));
 
   // One letter, looked at: names and sizes of what it carries, no values of data.
   await group(page, 'rejected').locator('button:text-is("Look")').click();

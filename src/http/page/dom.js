@@ -8,6 +8,12 @@ export function text(node, value) {
   if (node.textContent !== wanted) node.textContent = wanted;
 }
 
+// Like `text`, with what stands between two backticks as code: for herald's own words, never for what an event carries.
+export function marked(node, value) {
+  const parts = value.split(/`([^`]*)`/);
+  if (node.textContent !== parts.join('')) node.replaceChildren(...parts.map((part, index) => (index % 2 ? make('code', {}, part) : part)));
+}
+
 export function attribute(node, name, value) {
   if (value === null || value === undefined || value === false) {
     if (node.hasAttribute(name)) node.removeAttribute(name);

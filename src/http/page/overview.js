@@ -1,6 +1,6 @@
 // The answer to "is anything stuck, why, and what do I do": banners, figures, connections, outcomes.
 
-import { $, classes, list, make, property, show, text } from './dom.js';
+import { $, classes, list, make, marked, property, show, text } from './dom.js';
 import { number, plural, rate, span, time, words } from './format.js';
 
 let linkTrouble = null;
@@ -18,7 +18,7 @@ function banners() {
     // What operators have set is why the rest is as it is.
     classes(node, `banner ${banner.level}${/^(paused|held_)/.test(banner.key) ? ' loud' : ''}`);
     text(node.querySelector('.what'), banner.what);
-    text(node.querySelector('.do'), banner.do ?? '');
+    marked(node.querySelector('.do'), banner.do ?? '');
   });
 }
 
