@@ -1,7 +1,7 @@
 # Two targets do everything on a fresh machine: demo and test. GNU make 3.81 (macOS) is enough.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture build check lint run sandbox services memory ledger bench-outbox image clean
+.PHONY: help demo test torture build check lint run sandbox services memory ledger bench bench-outbox image clean
 
 # The value of a variable that was given on make's command line, quoted for the shell; what the environment says does not count.
 given = $(if $(filter command,$(firstword $(origin $(1)))),'$(subst ','\'',$($(1)))')
@@ -48,6 +48,11 @@ memory: ## measure memory with a backlog and with Ably hanging; EVENTS=1000000 S
 
 ledger: build ## measure explain and the books on a ledger of ROWS=10000000, with PostgreSQL and SQLite
 	@scripts/ledger $(or $(call given,ROWS),10000000)
+
+bench: ## measure herald beside Node, plain Rust and the ceiling; ROWS= PEERS= ROUNDS= EVENTS= SECONDS= LEDGER= SHORT=1 REPORT=1
+	@BENCH_COMMAND='make bench $(subst ','\'',$(MAKEOVERRIDES))' scripts/bench $(call option,ROWS,--rows) $(call option,PEERS,--peers) \
+	  $(call option,ROUNDS,--rounds) $(call option,EVENTS,--events) $(call option,SECONDS,--seconds) $(call option,LEDGER,--ledger) \
+	  $(if $(call given,SHORT),--short) $(if $(call given,REPORT),--write)
 
 bench-outbox: ## measure how fast the outbox is relayed; ROWS= SECONDS= RATES=20,1000 REPORT=1
 	@scripts/bench-outbox $(call option,ROWS,--rows) $(call option,SECONDS,--seconds) $(call option,RATES,--rates) \

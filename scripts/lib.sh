@@ -172,3 +172,21 @@ once() {
   fi
   cat "$1"
 }
+
+# The rows of one herald that delivers for a week: columns and texts as the worker writes them. $1: its number n, $2: a hash of that,
+# $3: now in milliseconds, $4: how many rows there are.
+# shellcheck disable=SC2034 # for whoever sources this
+ledger_columns='identity, event_id, session_id, partner_id, event, fingerprint, state, reason, via, route, attempt, first_seen, updated_at, next_at, expires_at, version, evidence, targets, attempts'
+ledger_row() {
+  cat <<SQL
+  $2, 'event-' || n, 's' || (n % ($4 / 20)), 'u' || (n % ($4 / 100)), 'partner.advanced', substr($2, 1, 16),
+  CASE WHEN n % 100 = 0 THEN 'dead' WHEN n % 50 = 1 THEN 'skipped' WHEN n % 1000 = 2 THEN 'waiting' ELSE 'done' END,
+  CASE WHEN n % 100 = 0 THEN 'exhausted' WHEN n % 50 = 1 THEN 'no_token' WHEN n % 1000 = 2 THEN 'retry' END,
+  CASE WHEN n % 100 = 0 OR n % 50 = 1 OR n % 1000 = 2 THEN NULL WHEN n % 3 = 0 THEN 'push' ELSE 'realtime' END,
+  CASE WHEN n % 3 = 0 THEN 'push' ELSE 'realtime' END, 1,
+  $3 - 604800000 * n / $4, $3 - 604800000 * n / $4 + 90, CASE WHEN n % 1000 = 2 THEN $3 + 60000 END, $3 + 86400000, 2,
+  '{"presence":"absent","presence_at":1777629600000,"members":0,"tokens":["k9Zq"],"invalid_tokens":0,"rule":"route presence: the recipient is not present","by":"presence"}',
+  '{"expo:0123456789ab":{"accepted":true,"closed":false,"unknown":0,"token":"k9Zq","provider_id":"0197a3e2-0000-7000-8000-00000000"}}',
+  '[{"at":1777629600000,"attempt":0,"target":"expo:0123456789ab","provider":"expo","duration_ms":41,"outcome":"accepted","provider_id":"0197a3e2-0000-7000-8000-00000000"}]'
+SQL
+}
