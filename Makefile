@@ -49,10 +49,10 @@ memory: ## measure memory with a backlog and with Ably hanging; EVENTS=1000000 S
 ledger: build ## measure explain and the books on a ledger of ROWS=10000000, with PostgreSQL and SQLite
 	@scripts/ledger $(or $(call given,ROWS),10000000)
 
-bench: ## measure herald beside Node, plain Rust and the ceiling; ROWS= PEERS= ROUNDS= EVENTS= SECONDS= LEDGER= SHORT=1 REPORT=1
+bench: ## measure herald beside Node, plain Rust and the ceiling; ROWS= PEERS= ROUNDS= EVENTS= SECONDS= LEDGER= NODE= SHORT=1 REPORT=1
 	@BENCH_COMMAND='make bench $(subst ','\'',$(MAKEOVERRIDES))' scripts/bench $(call option,ROWS,--rows) $(call option,PEERS,--peers) \
 	  $(call option,ROUNDS,--rounds) $(call option,EVENTS,--events) $(call option,SECONDS,--seconds) $(call option,LEDGER,--ledger) \
-	  $(if $(call given,SHORT),--short) $(if $(call given,REPORT),--write)
+	  $(call option,NODE,--node) $(if $(call given,SHORT),--short) $(if $(call given,REPORT),--write)
 
 bench-outbox: ## measure how fast the outbox is relayed; ROWS= SECONDS= RATES=20,1000 REPORT=1
 	@scripts/bench-outbox $(call option,ROWS,--rows) $(call option,SECONDS,--seconds) $(call option,RATES,--rates) \

@@ -143,8 +143,6 @@ impl Queues {
             ensure!(begun.elapsed() < PATIENCE, "the backlog of {count} does not show");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        // The broker goes on writing for a moment.
-        tokio::time::sleep(Duration::from_secs(1)).await;
         Ok(())
     }
 

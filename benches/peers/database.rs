@@ -1,6 +1,7 @@
 //! The database's side of a case: the users with their push tokens, ledgers, and how many statements were made.
 //!
-//! Statements are counted by PostgreSQL itself (`pg_stat_statements`), which is loaded for the whole run and so for every peer.
+//! Statements are counted by PostgreSQL itself (`pg_stat_statements`), which is loaded for the whole run and so for every peer. It
+//! runs as durably as it is shipped: what the tests' servers switch off to be quick is on again.
 
 use std::{path::PathBuf, process::Stdio};
 
@@ -9,6 +10,14 @@ use sqlx::{AssertSqlSafe, Executor as _, PgPool, postgres::PgPoolOptions};
 use tokio::process::Command;
 
 use crate::{events, variable};
+
+/// As PostgreSQL is shipped, but for the library; what needs a restart gets one.
+const SETTINGS: [&str; 4] = [
+    "ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'",
+    "ALTER SYSTEM SET fsync = on",
+    "ALTER SYSTEM SET synchronous_commit = on",
+    "ALTER SYSTEM SET full_page_writes = on",
+];
 
 /// The schema of the app, as a backend has it.
 const APP: &str = "bench_app";
@@ -26,7 +35,9 @@ impl Database {
         let mut pool = connect().await?;
         let loaded: String = sqlx::query_scalar("SHOW shared_preload_libraries").fetch_one(&pool).await?;
         if !loaded.contains("pg_stat_statements") {
-            pool.execute("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'").await?;
+            for setting in SETTINGS {
+                pool.execute(setting).await?;
+            }
             pool.close().await;
             script("postgres-node", &["restart", "shared-postgres", &variable("HERALD_TEST_DIR")?]).await?;
             pool = connect().await?;

@@ -40,7 +40,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Role {
     /// Measures
-    Run(Args),
+    Run(Box<Args>),
     /// A peer: the plain Rust worker
     Plain,
     /// A peer: receives and acknowledges
@@ -67,6 +67,9 @@ struct Args {
     /// Seconds of a backlog (about), and of a steady load
     #[arg(long)]
     seconds: Option<u64>,
+    /// Settings to try for node-best: PREFETCH=500,EXPO_CONCURRENCY=50,ABLY_SOCKETS=100; such a run only prints
+    #[arg(long, value_delimiter = ',', value_parser = setting)]
+    node: Vec<(String, String)>,
     /// One short round of everything: shows that it works, not how fast it is
     #[arg(long)]
     short: bool,
@@ -98,7 +101,7 @@ fn main() -> ExitCode {
     };
     let done = runtime.block_on(async {
         match Cli::parse().role {
-            Role::Run(args) => measure(args).await,
+            Role::Run(args) => measure(*args).await,
             Role::Plain => plain::run().await.map(|()| true),
             Role::Ceiling { acks } => ceiling::run(acks.max(1)).await.map(|()| true),
         }
@@ -116,6 +119,14 @@ fn main() -> ExitCode {
 /// Returns a variable of the environment that the scripts set.
 fn variable(name: &str) -> anyhow::Result<String> {
     std::env::var(name).with_context(|| format!("{name} is not set: use `make bench`"))
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let known = ["PREFETCH", "EXPO_CONCURRENCY", "ABLY_SOCKETS"];
+    match text.split_once('=') {
+        Some((name, value)) if known.contains(&name) => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("write NAME=NUMBER; there are {}", known.join(", "))),
+    }
 }
 
 /// Finds what is named among `all`; everything when nothing is.
@@ -137,12 +148,19 @@ fn chosen<T: Copy>(what: &str, names: &[String], all: &[T], word: impl Fn(T) -> 
 async fn measure(args: Args) -> anyhow::Result<bool> {
     let rows = chosen("row", &args.rows, &Row::ALL, |row| row.word())?;
     let peers = chosen("peer", &args.peers, &Peer::ALL, |peer| peer.word().to_owned())?;
+    let tries = !args.node.is_empty();
     let whole = args.rows.is_empty() && args.peers.is_empty() && !args.short;
     let herald = args.herald.canonicalize().with_context(|| format!("{}: build it first", args.herald.display()))?;
     let folder = tempfile::tempdir()?;
     let node = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches/peers/node/worker.mjs");
-    let places = Places { herald, node, folder: folder.path().to_owned(), amqp: variable("HERALD_TEST_AMQP_URL")? };
-    let before = report::machine().await?;
+    let places = Places {
+        herald,
+        node,
+        folder: folder.path().to_owned(),
+        amqp: variable("HERALD_TEST_AMQP_URL")?,
+        tried: args.node,
+    };
+    let before = report::machine().await;
     println!("bench: {before}");
     let bench = Bench {
         places,
@@ -162,7 +180,7 @@ async fn measure(args: Args) -> anyhow::Result<bool> {
     let place = report::place(&bench, &args.commit, &before).await?;
     let text = report::text(&results, &plan, &place);
     println!("\n{text}");
-    if let Some(file) = args.report.filter(|_| whole || args.write) {
+    if let Some(file) = args.report.filter(|_| (whole || args.write) && !tries) {
         report::write(&file, &text)?;
     }
     for line in &results.wrong {

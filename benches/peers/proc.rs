@@ -2,6 +2,8 @@
 //!
 //! Reads /proc; the benchmark runs on Linux only.
 
+use std::time::Duration;
+
 /// Clock ticks a second: what every Linux tells its processes.
 const TICKS: f64 = 100.0;
 
@@ -26,10 +28,20 @@ pub fn load() -> String {
     text.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
 }
 
-/// Returns the seconds that all processors together have been busy and idle since the start of the machine.
-pub fn machine() -> Option<(f64, f64)> {
+/// Returns the share of the machine's processors that was busy during `pause`.
+pub async fn busy_during(pause: Duration) -> f64 {
+    let before = machine();
+    tokio::time::sleep(pause).await;
+    let after = machine();
+    let (Some(before), Some(after)) = (before, after) else { return 0.0 };
+    let (busy, idle) = (after.0 - before.0, after.1 - before.1);
+    busy / (busy + idle).max(1.0)
+}
+
+/// Returns the ticks that all processors together have been busy and idle since the start of the machine.
+fn machine() -> Option<(f64, f64)> {
     let stat = std::fs::read_to_string("/proc/stat").ok()?;
     let ticks: Vec<f64> = stat.lines().next()?.split_whitespace().skip(1).filter_map(|it| it.parse().ok()).collect();
     let idle = ticks.get(3)? + ticks.get(4)?;
-    Some(((ticks.iter().take(8).sum::<f64>() - idle) / TICKS, idle / TICKS))
+    Some((ticks.iter().take(8).sum::<f64>() - idle, idle))
 }

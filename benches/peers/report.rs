@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use crate::{
     case::{Bench, Drained},
     proc,
-    rows::{Plan, Results, STEADY},
+    rows::{Plan, Results, steady},
     targets::{Target, median, middle, node, targets},
     variable,
     worker::Peer,
@@ -19,16 +19,21 @@ use crate::{
 /// What stands around the tables in the report.
 const MARKS: [&str; 2] = ["<!-- bench: begin -->", "<!-- bench: end -->"];
 
-/// Looks how busy the machine is before anything runs.
-pub async fn machine() -> anyhow::Result<String> {
-    let before = proc::machine().context("/proc/stat")?;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let after = proc::machine().context("/proc/stat")?;
-    let (busy, idle) = (after.0 - before.0, after.1 - before.1);
-    Ok(format!(
-        "load average {} before the run, other work took {:.0} % of the machine",
-        proc::load(),
-        busy * 100.0 / (busy + idle)
+/// Says how busy the machine is before anything runs.
+pub async fn machine() -> String {
+    let busy = proc::busy_during(Duration::from_secs(2)).await * 100.0;
+    format!("load average {} before the run, other work took {busy:.0} % of the machine", proc::load())
+}
+
+/// Says how busy it was before the workers of the backlogs started.
+fn between(results: &Results) -> Option<String> {
+    let cases = results.backlog.values().chain(results.growth.values()).chain(results.ledger.values());
+    let busy: Vec<f64> = cases.chain(results.replicas.values()).flatten().map(|it| it.busy_before * 100.0).collect();
+    let most = busy.iter().copied().fold(0.0, f64::max);
+    let middle = median(busy)?;
+    Some(format!(
+        "Just before a backlog's worker started, other work and the broker took {middle:.0} % of the machine in the median, {most:.0} % at \
+         most."
     ))
 }
 
@@ -50,7 +55,7 @@ pub async fn place(bench: &Bench, commit: &str, before: &str) -> anyhow::Result<
         clients.map(|(name, version)| format!("{name} {}", version.as_str().unwrap_or("?"))).collect();
     Ok(format!(
         "{}, herald {commit}, `{}`; {cores} cores of {processor} for everything; {}, Node {} with {}, RabbitMQ {rabbitmq} with quorum \
-         queues, PostgreSQL {postgres} with fsync off (`scripts/postgres-node`) and pg_stat_statements on; {before}.",
+         queues, PostgreSQL {postgres} as durable as it is shipped, with pg_stat_statements; {before}.",
         Timestamp::now().strftime("%Y-%m-%d"),
         std::env::var("BENCH_COMMAND").unwrap_or_else(|_| "make bench".to_owned()),
         said("rustc", "--version"),
@@ -75,11 +80,14 @@ pub fn write(file: &Path, text: &str) -> anyhow::Result<()> {
 
 /// Returns the whole report.
 pub fn text(results: &Results, plan: &Plan, place: &str) -> String {
-    let mut text = format!("{place}\n");
+    let mut text = format!("{place} {}\n", between(results).unwrap_or_default());
     let check = node(results);
     if !check.is_empty() {
         let _ = writeln!(text, "\nThe ratios count only if the Node worker is as fast as when the targets were set:\n");
         verdicts(&mut text, &check);
+        if check.iter().any(|it| !it.reached) {
+            let _ = writeln!(text, "\nIt is not: **the ratios of this run are void**.");
+        }
     }
     let all = targets(results);
     if !all.is_empty() {
@@ -175,18 +183,18 @@ fn drained(text: &mut String, head: &str, cases: Vec<(String, &Vec<Drained>)>) {
 fn paced(text: &mut String, results: &Results, plan: &Plan) {
     let _ = writeln!(
         text,
-        "\n### From publish to arrival at the provider (medians of {} rounds of {} s)\n\n\
+        "\n### From publish to arrival at the provider (medians of {} rounds of {} s or more)\n\n\
          | events/s | providers | worker | p50 | p99 | p99.9 | CPU µs an event | |\n|---|---|---|---|---|---|---|---|",
         plan.rounds, plan.seconds
     );
     let mut rates: Vec<u64> = results.latency.keys().map(|(rate, ..)| *rate).collect();
     rates.dedup();
     for rate in rates {
-        for latency in STEADY {
+        for latency in steady(rate).iter().copied() {
             for peer in Peer::ALL {
                 let Some(cases) = results.latency.get(&(rate, latency, peer)) else { continue };
                 let of = |figure: fn(&crate::case::Paced) -> f64| median(cases.iter().map(figure)).unwrap_or_default();
-                let behind = if cases.iter().any(|it| it.behind) { "fell behind" } else { "" };
+                let behind = if cases.iter().any(|it| it.behind) { "fell behind: more than this" } else { "" };
                 let _ = writeln!(
                     text,
                     "| {rate} | {latency} ms | {} | {:.1} ms | {:.1} ms | {:.1} ms | {:.0} | {behind} |",

@@ -62,8 +62,13 @@ pub struct Plan {
     pub ledger: u64,
 }
 
-/// Latencies of the providers at which steady loads are measured.
-pub const STEADY: [u64; 2] = [0, 20];
+/// Returns the latencies of the providers at which a steady load is measured: alone, what the worker itself takes shows best at none.
+pub fn steady(rate: u64) -> &'static [u64] {
+    if rate <= SLOW { &[0, 20] } else { &[20] }
+}
+
+/// Events a second up to which a round takes twice as long: the last percentiles need events.
+const SLOW: u64 = 100;
 /// Expo takes 600 notifications a second by default, and half of the events are pushed.
 const NEEDS_RATE: u64 = 1_000;
 const SMALL_ROUNDS: usize = 5;
@@ -134,7 +139,7 @@ impl Results {
         let statements = drained.statements.map_or_else(|| "?".to_owned(), |it| format!("{it:.3}"));
         println!(
             "{row} {}: {:.0} events/s, {:.1} µs CPU an event ({:.1} whole), {:.0} MB, {:.3} requests and {statements} statements an \
-             event, first after {:.2} s, stand-in {:.0} % busy",
+             event, first after {:.2} s, stand-in {:.0} % busy, machine {:.0} % before",
             peer.word(),
             drained.rate,
             drained.cpu,
@@ -143,6 +148,7 @@ impl Results {
             drained.requests,
             drained.first,
             drained.stand_in * 100.0,
+            drained.busy_before * 100.0,
         );
         // Peers that deliver nothing count only roughly.
         let mut faults = Vec::new();
@@ -175,11 +181,12 @@ async fn backlog(bench: &Bench, plan: &Plan, latency: u64, results: &mut Results
 
 async fn latency(bench: &Bench, plan: &Plan, rate: u64, results: &mut Results) -> anyhow::Result<()> {
     for _ in 0..plan.rounds {
-        for latency in STEADY {
+        for latency in steady(rate).iter().copied() {
             for peer in plan.delivering() {
                 let expo_rate = (rate > NEEDS_RATE).then_some(UNLIMITED);
                 let order = Order { peer, events: 0, latency_ms: latency, replicas: 1, expo_rate };
-                let paced = pace(bench, order, rate, plan.seconds).await?;
+                let paced =
+                    pace(bench, order, rate, if rate <= SLOW { plan.seconds * 2 } else { plan.seconds }).await?;
                 println!(
                     "latency{rate} at {latency} ms {}: p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms, {:.0} µs CPU an event{}",
                     peer.word(),

@@ -163,16 +163,16 @@ type Said = Option<(StatusCode, String)>;
 /// One, or a list.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Some1<T> {
+enum OneOrMany<T> {
     Many(Vec<T>),
     One(T),
 }
 
-impl<T> Some1<T> {
+impl<T> OneOrMany<T> {
     fn list(self) -> Vec<T> {
         match self {
-            Some1::Many(list) => list,
-            Some1::One(one) => vec![one],
+            OneOrMany::Many(list) => list,
+            OneOrMany::One(one) => vec![one],
         }
     }
 }
@@ -186,15 +186,15 @@ struct Message<'a> {
 #[derive(Deserialize)]
 struct Spec<'a> {
     #[serde(borrow)]
-    channels: Some1<Cow<'a, str>>,
+    channels: OneOrMany<Cow<'a, str>>,
     #[serde(borrow)]
-    messages: Some1<Message<'a>>,
+    messages: OneOrMany<Message<'a>>,
 }
 
 #[derive(Deserialize)]
 struct Push<'a> {
     #[serde(borrow)]
-    to: Some1<Cow<'a, str>>,
+    to: OneOrMany<Cow<'a, str>>,
     #[serde(borrow)]
     data: PushData<'a>,
 }
@@ -207,7 +207,7 @@ struct PushData<'a> {
 }
 
 fn publish(sheet: &Sheet, channel: &str, body: &[u8]) -> Said {
-    let messages = serde_json::from_slice::<Some1<Message>>(body).ok()?.list();
+    let messages = serde_json::from_slice::<OneOrMany<Message>>(body).ok()?.list();
     for message in &messages {
         sheet.arrived(&message.id, true);
     }
@@ -219,7 +219,7 @@ fn publish(sheet: &Sheet, channel: &str, body: &[u8]) -> Said {
 }
 
 fn batch_publish(sheet: &Sheet, body: &[u8]) -> Said {
-    let specs = serde_json::from_slice::<Some1<Spec>>(body).ok()?.list();
+    let specs = serde_json::from_slice::<OneOrMany<Spec>>(body).ok()?.list();
     let mut text = String::from("[");
     for spec in specs {
         let (channels, messages) = (spec.channels.list(), spec.messages.list());
@@ -288,7 +288,7 @@ fn batch_presence(query: &str) -> Said {
 }
 
 fn push(shared: &Shared, sheet: &Sheet, body: &[u8]) -> Said {
-    let pushes = serde_json::from_slice::<Some1<Push>>(body).ok()?.list();
+    let pushes = serde_json::from_slice::<OneOrMany<Push>>(body).ok()?.list();
     let mut text = String::from(r#"{"data":["#);
     for push in pushes {
         sheet.arrived(&push.data.event_id, false);

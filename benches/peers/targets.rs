@@ -4,7 +4,7 @@
 
 use crate::{
     case::Drained,
-    rows::{Results, STEADY},
+    rows::{Results, steady},
     worker::Peer,
 };
 
@@ -84,7 +84,7 @@ pub fn targets(results: &Results) -> Vec<Target> {
     };
     all.push(most("provider requests an event, worst backlog".to_owned(), 0.05, worst(|it| Some(it.requests)), ""));
     all.push(most("database statements an event, worst backlog".to_owned(), 0.1, worst(|it| it.statements), ""));
-    for latency in STEADY {
+    for latency in steady(100).iter().copied() {
         let at = |peer, figure: fn(&crate::case::Paced) -> f64| {
             results.latency.get(&(100, latency, peer)).and_then(|cases| median(cases.iter().map(figure)))
         };

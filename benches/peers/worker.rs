@@ -94,6 +94,8 @@ pub struct Places {
     /// Logs, and the working directory of the peers.
     pub folder: PathBuf,
     pub amqp: String,
+    /// Settings of the Node worker to try instead of its best ones.
+    pub tried: Vec<(String, String)>,
 }
 
 /// What a worker of one case is started with.
@@ -138,6 +140,9 @@ impl Worker {
                     _ => command.arg(&places.node).env("NODE_ENV", "production"),
                 };
                 command.envs(peer.variables().iter().copied());
+                if peer == Peer::NodeBest {
+                    command.envs(places.tried.iter().map(|(name, value)| (name, value)));
+                }
                 command.env("QUEUE", format!("{}.events", start.prefix)).env("DATABASE_URL", &start.app);
                 command.env("ABLY_PORT", stand_in.address.port().to_string()).env("EXPO_BASE_URL", stand_in.url());
             }

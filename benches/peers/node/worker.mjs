@@ -20,6 +20,7 @@ const ably = new Ably.Rest({
   endpoint: '127.0.0.1',
   port: Number(env.ABLY_PORT),
   tls: false,
+  // What stands in for Ably speaks JSON.
   useBinaryProtocol: false,
   ...(sockets && { restAgentOptions: { maxSockets: sockets, keepAlive: true } }),
 });
