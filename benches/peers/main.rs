@@ -8,6 +8,7 @@
 mod events;
 mod sheet;
 mod stand_in;
+mod answers;
 mod proc;
 mod broker;
 mod database;

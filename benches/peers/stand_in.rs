@@ -5,9 +5,7 @@
 //! remembers far more, and would be measured along.
 
 use std::{
-    borrow::Cow,
     convert::Infallible,
-    fmt::Write as _,
     io::Read as _,
     net::SocketAddr,
     sync::{
@@ -23,10 +21,9 @@ use http::{Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use percent_encoding::percent_decode_str;
-use serde::Deserialize;
 use tokio::net::TcpListener;
 
-use crate::{events, sheet::Sheet};
+use crate::{answers, sheet::Sheet};
 
 /// Longest body read: a batch of Ably may have 2 MiB.
 const MAX_BODY: usize = 4 * 1024 * 1024;
@@ -121,22 +118,22 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Body> {
     let said = body.and_then(|body| {
         if path == "/--/api/v2/push/send" {
             sheet.request();
-            push(shared, &sheet, &body)
+            answers::push(&shared.tickets, &sheet, &body)
         } else if path == "/--/api/v2/push/getReceipts" {
             Some((StatusCode::OK, r#"{"data":{}}"#.to_owned()))
         } else if path == "/messages" {
             sheet.request();
-            batch_publish(&sheet, &body)
+            answers::batch_publish(&sheet, &body)
         } else if path == "/presence" {
             sheet.request();
-            batch_presence(parts.uri.query()?)
+            answers::batch_presence(parts.uri.query()?)
         } else if let Some(rest) = path.strip_prefix("/channels/") {
             sheet.request();
             let (channel, what) = rest.split_once('/')?;
             let channel = percent_decode_str(channel).decode_utf8().ok()?;
             match what {
-                "messages" => publish(&sheet, &channel, &body),
-                "presence" => presence(&channel, parts.uri.query().unwrap_or_default()),
+                "messages" => answers::publish(&sheet, &channel, &body),
+                "presence" => answers::presence(&channel, parts.uri.query().unwrap_or_default()),
                 _ => None,
             }
         } else {
@@ -156,148 +153,4 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Body> {
     // Ably's client compares the type exactly.
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     response
-}
-
-type Said = Option<(StatusCode, String)>;
-
-/// One, or a list.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany<T> {
-    Many(Vec<T>),
-    One(T),
-}
-
-impl<T> OneOrMany<T> {
-    fn list(self) -> Vec<T> {
-        match self {
-            OneOrMany::Many(list) => list,
-            OneOrMany::One(one) => vec![one],
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow, default)]
-    id: Cow<'a, str>,
-}
-
-#[derive(Deserialize)]
-struct Spec<'a> {
-    #[serde(borrow)]
-    channels: OneOrMany<Cow<'a, str>>,
-    #[serde(borrow)]
-    messages: OneOrMany<Message<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Push<'a> {
-    #[serde(borrow)]
-    to: OneOrMany<Cow<'a, str>>,
-    #[serde(borrow)]
-    data: PushData<'a>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PushData<'a> {
-    #[serde(borrow, default)]
-    event_id: Cow<'a, str>,
-}
-
-fn publish(sheet: &Sheet, channel: &str, body: &[u8]) -> Said {
-    let messages = serde_json::from_slice::<OneOrMany<Message>>(body).ok()?.list();
-    for message in &messages {
-        sheet.arrived(&message.id, true);
-    }
-    let id = &messages.first()?.id;
-    Some((
-        StatusCode::CREATED,
-        format!(r#"{{"channel":"{channel}","messageId":"{id}","serials":["01700000000000-000@a:000"]}}"#),
-    ))
-}
-
-fn batch_publish(sheet: &Sheet, body: &[u8]) -> Said {
-    let specs = serde_json::from_slice::<OneOrMany<Spec>>(body).ok()?.list();
-    let mut text = String::from("[");
-    for spec in specs {
-        let (channels, messages) = (spec.channels.list(), spec.messages.list());
-        for message in &messages {
-            sheet.arrived(&message.id, true);
-        }
-        let id = messages.first()?.id.as_ref();
-        let comma = if text.len() > 1 { "," } else { "" };
-        let _ = write!(text, r#"{comma}{{"successCount":{},"failureCount":0,"results":["#, channels.len());
-        for (position, channel) in channels.iter().enumerate() {
-            let comma = if position > 0 { "," } else { "" };
-            let _ = write!(
-                text,
-                r#"{comma}{{"channel":"{channel}","messageId":"{id}","serials":["01700000000000-000@a:000"]}}"#
-            );
-        }
-        text.push_str("]}");
-    }
-    text.push(']');
-    Some((StatusCode::CREATED, text))
-}
-
-/// Writes the members of a presence channel: who acted, and the recipient when online. `only`: Ably's own filter.
-fn members(text: &mut String, channel: &str, only: Option<&str>) -> Option<()> {
-    let session = events::session_of(channel)?;
-    let recipient = Some(events::user(session)).filter(|_| events::online(session));
-    text.push('[');
-    for client in [Some(events::actor(session)), recipient].into_iter().flatten() {
-        if only.is_some_and(|only| only != client) {
-            continue;
-        }
-        if !text.ends_with('[') {
-            text.push(',');
-        }
-        let _ = write!(
-            text,
-            r#"{{"id":"cn{session}:0:0","clientId":"{client}","connectionId":"cn{session}","timestamp":1777629600000,"action":1}}"#
-        );
-    }
-    text.push(']');
-    Some(())
-}
-
-fn value(query: &str, name: &str) -> Option<String> {
-    url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
-}
-
-fn presence(channel: &str, query: &str) -> Said {
-    let mut text = String::new();
-    members(&mut text, channel, value(query, "clientId").as_deref())?;
-    Some((StatusCode::OK, text))
-}
-
-fn batch_presence(query: &str) -> Said {
-    let channels = value(query, "channels")?;
-    let count = channels.split(',').count();
-    let mut text = format!(r#"{{"successCount":{count},"failureCount":0,"results":["#);
-    for (position, channel) in channels.split(',').enumerate() {
-        let comma = if position > 0 { "," } else { "" };
-        let _ = write!(text, r#"{comma}{{"channel":"{channel}","presence":"#);
-        members(&mut text, channel, None)?;
-        text.push('}');
-    }
-    text.push_str("]}");
-    Some((StatusCode::OK, text))
-}
-
-fn push(shared: &Shared, sheet: &Sheet, body: &[u8]) -> Said {
-    let pushes = serde_json::from_slice::<OneOrMany<Push>>(body).ok()?.list();
-    let mut text = String::from(r#"{"data":["#);
-    for push in pushes {
-        sheet.arrived(&push.data.event_id, false);
-        for _ in push.to.list() {
-            let ticket = shared.tickets.fetch_add(1, Relaxed);
-            let comma = if text.ends_with('[') { "" } else { "," };
-            let _ = write!(text, r#"{comma}{{"status":"ok","id":"0197a3e2-0000-7000-8000-{ticket:012x}"}}"#);
-        }
-    }
-    text.push_str("]}");
-    Some((StatusCode::OK, text))
 }
