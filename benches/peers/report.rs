@@ -25,15 +25,19 @@ pub async fn machine() -> String {
     format!("load average {} before the run, other work took {busy:.0} % of the machine", proc::load())
 }
 
-/// Says how busy it was before the workers of the backlogs started.
+/// Says how busy and how fast the machine was just before the workers of the backlogs started.
 fn between(results: &Results) -> Option<String> {
     let cases = results.backlog.values().chain(results.growth.values()).chain(results.ledger.values());
-    let busy: Vec<f64> = cases.chain(results.replicas.values()).flatten().map(|it| it.busy_before * 100.0).collect();
-    let most = busy.iter().copied().fold(0.0, f64::max);
-    let middle = median(busy)?;
+    let cases: Vec<&Drained> = cases.chain(results.replicas.values()).flatten().collect();
+    let spread = |figure: fn(&Drained) -> f64| {
+        let figures = || cases.iter().map(|it| figure(it));
+        Some((figures().fold(f64::MAX, f64::min), median(figures())?, figures().fold(0.0, f64::max)))
+    };
+    let (_, busy, busiest) = spread(|it| it.busy_before * 100.0)?;
+    let (fastest, middle, slowest) = spread(|it| it.arithmetic_ms)?;
     Some(format!(
-        "Just before a backlog's worker started, other work and the broker took {middle:.0} % of the machine in the median, {most:.0} % at \
-         most."
+        "Just before a backlog's worker started, other work and the broker took {busy:.0} % of the machine in the median, {busiest:.0} % at \
+         most, and a fixed piece of arithmetic took {middle:.0} ms in the median, {fastest:.0} to {slowest:.0} ms."
     ))
 }
 
