@@ -87,16 +87,16 @@ pub struct Delivery {
 /// The right to settle one delivery.
 #[derive(Debug)]
 pub enum Receipt {
-    Amqp(lapin::Acker),
+    Amqp(amqp::Receipt),
     Memory(memory::Receipt),
 }
 
 impl Receipt {
-    /// Acknowledges. `false` is a lost settle: the channel ended, the message comes again. `true` means it was sent: AMQP
-    /// confirms no acknowledgement, so a connection that dies in this moment may still bring the message again.
+    /// Acknowledges. `false` is a lost settle: the channel ended, the message comes again. `true` means it was sent or will be
+    /// within a moment: AMQP confirms no acknowledgement, so a connection that dies then may still bring the message again.
     pub async fn ack(&self) -> bool {
         match self {
-            Receipt::Amqp(acker) => amqp::ack(acker).await,
+            Receipt::Amqp(receipt) => receipt.ack().await,
             Receipt::Memory(receipt) => receipt.ack(),
         }
     }
@@ -112,7 +112,7 @@ impl Receipt {
     /// Tells whether an acknowledgement could still be sent; if not, nothing should be begun with the delivery.
     pub fn usable(&self) -> bool {
         match self {
-            Receipt::Amqp(acker) => acker.usable(),
+            Receipt::Amqp(receipt) => receipt.usable(),
             Receipt::Memory(receipt) => receipt.usable(),
         }
     }

