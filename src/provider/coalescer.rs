@@ -131,9 +131,7 @@ impl<I: std::marker::Send + 'static, O: std::marker::Send + 'static> Slot<I, O> 
     }
 
     async fn run(mut self) {
-        // Callers that are ready in this very moment get to join the first request.
-        tokio::task::yield_now().await;
-        while let Some(Taken { items, answers, events }) = self.take() {
+        while let Some(Taken { items, answers, events }) = self.gathered().await {
             let expected = items.len();
             let request = async {
                 let span = Span::of_batch(self.inner.name.unwrap_or_default(), events, expected);
@@ -147,6 +145,20 @@ impl<I: std::marker::Send + 'static, O: std::marker::Send + 'static> Slot<I, O> 
                 // A caller that has gone needs no answer.
                 let _ = answer.send(reply);
             }
+        }
+    }
+
+    /// Lets callers join for as long as they keep coming, and takes what the next request carries. An answer that many waited for
+    /// makes many callers ready at once: without this the first few of them would make up requests of their own.
+    async fn gathered(&mut self) -> Option<Taken<I, O>> {
+        let mut seen = 0;
+        loop {
+            tokio::task::yield_now().await;
+            let waiting = self.inner.state.lock().expect("no panic while the lock is held").items.len();
+            if waiting <= seen || waiting >= self.inner.limits.items {
+                return self.take();
+            }
+            seen = waiting;
         }
     }
 

@@ -274,8 +274,8 @@ async fn a_request_for_many_events_links_to_each() {
     let control = rig.sandbox.control().clone();
     // As many requests as may be out are held, so that the rest gathers.
     let matching = Match { endpoint: Some(Endpoint::Publish), ..Match::default() };
-    control.add_fault(Fault { matching, times: Some(4), ..Fault::new(Action::Hold) });
-    for n in 0..4 {
+    control.add_fault(Fault { matching, times: Some(8), ..Fault::new(Action::Hold) });
+    for n in 0..8 {
         rig.send(publish_only(&format!("out-{n}"), &format!("out-{n}"))).await;
         eventually("it is held", async || (control.held().len() == n + 1).then_some(())).await;
     }
@@ -283,7 +283,7 @@ async fn a_request_for_many_events_links_to_each() {
         rig.send(publish_only(&format!("in-{n}"), &format!("in-{n}"))).await;
     }
     let waiting = "herald_provider_waiting{provider=\"ably\"}";
-    eventually("all wait", async || (rig.counter(waiting).await == 24).then_some(())).await;
+    eventually("all wait", async || (rig.counter(waiting).await == 28).then_some(())).await;
     control.release();
     for n in 0..20 {
         rig.until(&format!("in-{n}"), State::Done).await;

@@ -51,8 +51,8 @@ fn send(clients: Clients, number: usize) -> BoxFuture<'static, ()> {
 
 /// Presence, publish and push, with the endpoints that carry one and many, and how many requests may be out at once.
 const CALLS: [(Call, Endpoint, Endpoint, usize); 3] = [
-    (ask, Endpoint::Presence, Endpoint::BatchPresence, 4),
-    (say, Endpoint::Publish, Endpoint::BatchPublish, 4),
+    (ask, Endpoint::Presence, Endpoint::BatchPresence, 8),
+    (say, Endpoint::Publish, Endpoint::BatchPublish, 8),
     (send, Endpoint::Send, Endpoint::Send, 6),
 ];
 
