@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::domain::{
     judge::CRASHES_ALONE,
-    ledger::{Claim, Claimed},
+    ledger::{Claim, Claimed, Entry},
 };
 
 use super::{
@@ -36,7 +36,7 @@ const CLAIM: Statement = Statement {
         SELECT c.value->>'identity', c.value->>'event_id', c.value->>'session_id', c.value->>'partner_id',
             c.value->>'event', c.value->>'fingerprint', 'waiting', c.value->>'attempt', c.value->>'replay',
             c.value->>'first_seen', c.value->>'first_seen', c.value->>'expires_at', (SELECT $1->>'owner'), clock.ms
-        FROM json_each($1, '$.claims') AS c, clock WHERE true
+        FROM json_each($2) AS c, clock WHERE true
         ON CONFLICT (identity) DO UPDATE SET version = e.version + 1, (owner, claimed_at, crashes) = (
             SELECT CASE WHEN fate.held THEN e.owner WHEN fate.crashes < $1->>'suspect' OR $1->>'alone' THEN excluded.owner END,
                 CASE WHEN fate.held THEN e.claimed_at WHEN fate.crashes < $1->>'suspect' OR $1->>'alone' THEN excluded.claimed_at END,
@@ -48,19 +48,19 @@ const CLAIM: Statement = Statement {
                     AND e.owner NOT IN (SELECT owner FROM workers WHERE ended = 'left') THEN 1 ELSE 0 END AS crashes) AS fate)
         RETURNING *",
         "UPDATE received SET total = total + (
-            SELECT count(*) FROM json_each($1, '$.claims') AS c
+            SELECT count(*) FROM json_each($2) AS c
             JOIN events AS e ON e.identity = c.value->>'identity' WHERE e.version = 1)
         WHERE shard = $1->>'shard'",
     ],
     postgres: "WITH given AS MATERIALIZED (
         SELECT j->>'owner' AS owner, (j->>'shard')::bigint AS shard, (j->>'alone')::boolean AS alone,
-            (j->>'suspect')::bigint AS suspect, j->'claims' AS claims FROM (SELECT $1::json AS j) AS parsed
+            (j->>'suspect')::bigint AS suspect FROM (SELECT $1::json AS j) AS parsed
     ), claimed AS (
         INSERT INTO events AS e (identity, event_id, session_id, partner_id, event, fingerprint, state, attempt, replay,
             first_seen, updated_at, expires_at, owner, claimed_at)
         SELECT c.identity, c.event_id, c.session_id, c.partner_id, c.event, c.fingerprint, 'waiting', c.attempt, c.replay,
             c.first_seen, c.first_seen, c.expires_at, given.owner, clock.ms
-        FROM given, json_to_recordset(given.claims) AS c (identity text, event_id text, session_id text, partner_id text,
+        FROM given, json_to_recordset($2::json) AS c (identity text, event_id text, session_id text, partner_id text,
             event text, fingerprint text, attempt bigint, replay bigint, first_seen bigint, expires_at bigint), clock
         ORDER BY c.identity
         ON CONFLICT (identity) DO UPDATE SET version = e.version + 1, (owner, claimed_at, crashes) = (
@@ -77,7 +77,7 @@ const CLAIM: Statement = Statement {
         UPDATE received SET total = total + (SELECT count(*) FROM claimed WHERE version = 1)
         WHERE shard = (SELECT shard FROM given) AND EXISTS (SELECT 1 FROM claimed WHERE version = 1)
     )
-    SELECT * FROM claimed",
+    SELECT * FROM claimed WHERE version > 1",
 };
 
 const GIVE_UP: Statement = Statement {
@@ -156,7 +156,6 @@ struct Parameter<'a> {
     /// The claimant handles nothing beside this event.
     alone: bool,
     suspect: u32,
-    claims: &'a [Claim],
 }
 
 /// A row as a claim left it.
@@ -174,40 +173,43 @@ pub(super) async fn claim_batch(
     worker: Arc<Worker>,
     claims: Vec<Claim>,
 ) -> Vec<Result<Claimed, StoreError>> {
-    let run = |part: &[Claim]| -> BoxFuture<'static, Result<Vec<_>, StoreError>> {
-        let (db, worker) = (db.clone(), worker.clone());
-        let parameter = parameter(&worker, false, part);
-        let identities: Vec<String> = part.iter().map(|claim| claim.identity.clone()).collect();
-        Box::pin(async move {
-            let rows = db.call_text::<ClaimedRow>(&CLAIM, &parameter?).await?;
-            let mut rows: HashMap<String, ClaimedRow> =
-                rows.into_iter().map(|row| (row.row.identity().to_owned(), row)).collect();
-            Ok(identities.iter().map(|identity| answer(&worker, rows.remove(identity))).collect())
-        })
-    };
+    let run = |part: &[Claim]| claim(&db, &worker, false, part);
     let answers = batch::each(claims, |claim| &claim.identity, run).await;
     answers.into_iter().map(|answer| answer.and_then(std::convert::identity)).collect()
 }
 
-fn parameter(worker: &Worker, alone: bool, claims: &[Claim]) -> Result<String, StoreError> {
-    write(&Parameter { owner: &worker.owner, shard: worker.shard, alone, suspect: CRASHES_ALONE, claims })
-}
-
-fn answer(worker: &Worker, row: Option<ClaimedRow>) -> Result<Claimed, StoreError> {
-    let row = row.ok_or_else(|| StoreError::Data("the claim returned no row".to_owned()))?;
-    match row.owner {
-        Some(owner) if owner != worker.owner => Ok(Claimed::Foreign { owner }),
-        _ => Ok(Claimed::Granted { first: row.version == 1, entry: Box::new(row.row.entry()?) }),
-    }
+/// Claims in one statement. Only what was seen before comes back as a row: at first sight there is nothing in it that the claim
+/// did not say.
+fn claim(
+    db: &Database,
+    worker: &Arc<Worker>,
+    alone: bool,
+    claims: &[Claim],
+) -> BoxFuture<'static, Result<Vec<Result<Claimed, StoreError>>, StoreError>> {
+    let (db, worker) = (db.clone(), worker.clone());
+    let texts = write(&Parameter { owner: &worker.owner, shard: worker.shard, alone, suspect: CRASHES_ALONE })
+        .and_then(|parameter| Ok((parameter, write(&claims)?)));
+    let firsts: Vec<Entry> = claims.iter().map(Entry::first).collect();
+    Box::pin(async move {
+        let (parameter, claims) = texts?;
+        let rows = db.call_texts::<ClaimedRow>(&CLAIM, &[&parameter, &claims]).await?;
+        let seen = rows.into_iter().filter(|row| row.version > 1);
+        let mut seen: HashMap<String, ClaimedRow> = seen.map(|row| (row.row.identity().to_owned(), row)).collect();
+        let answer = |first: Entry| match seen.remove(&first.identity) {
+            None => Ok(Claimed::Granted { first: true, entry: Box::new(first) }),
+            Some(ClaimedRow { owner: Some(owner), .. }) if owner != worker.owner => Ok(Claimed::Foreign { owner }),
+            Some(row) => Ok(Claimed::Granted { first: false, entry: Box::new(row.row.entry()?) }),
+        };
+        Ok(firsts.into_iter().map(answer).collect())
+    })
 }
 
 impl Store {
     /// Claims an identity that workers died over, for a caller that handles nothing beside it. [`Store::claim`] grants such
     /// an event without owning it.
     pub async fn claim_alone(&self, claim: Claim) -> Result<Claimed, StoreError> {
-        let parameter = parameter(&self.worker, true, &[claim])?;
-        let rows = self.db.call_text::<ClaimedRow>(&CLAIM, &parameter).await?;
-        answer(&self.worker, rows.into_iter().next())
+        let answers = self::claim(&self.db, &self.worker, true, &[claim]).await?;
+        answers.into_iter().next().unwrap_or_else(|| Err(StoreError::Data("the claim had no answer".to_owned())))
     }
 
     /// Gives claims up without writing anything else: for events that leave this worker without an outcome (their delivery

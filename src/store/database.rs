@@ -29,7 +29,7 @@ const MIGRATION_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(12
 /// Where the ledger lies when the URL does not say.
 const DEFAULT_SCHEMA: &str = "herald";
 
-/// One call in both dialects; `$1` is its JSON parameter.
+/// One call in both dialects; `$1` and so on are its parameters, each a JSON text.
 pub(super) struct Statement {
     /// Label of the metrics.
     pub name: &'static str,
@@ -37,7 +37,7 @@ pub(super) struct Statement {
     pub writes: bool,
     /// Several texts are one transaction; what each returns comes one after the other.
     pub sqlite: &'static [&'static str],
-    /// Batches parse `$1` once, in a materialized `given`: beside each row PostgreSQL would parse all of it again.
+    /// Rows are parameters of their own: PostgreSQL parses a whole text again for every field it is asked for.
     pub postgres: &'static str,
 }
 
@@ -101,25 +101,29 @@ impl Database {
     where
         T: Send + Unpin + for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow>,
     {
-        self.call_text(statement, &write(parameter)?).await
+        self.call_texts(statement, &[&write(parameter)?]).await
     }
 
-    /// Does what [`Database::call`] does with a parameter that is JSON already.
-    pub async fn call_text<T>(&self, statement: &Statement, parameter: &str) -> Result<Vec<T>, StoreError>
+    /// Does what [`Database::call`] does with parameters that are JSON already.
+    pub async fn call_texts<T>(&self, statement: &Statement, parameters: &[&str]) -> Result<Vec<T>, StoreError>
     where
         T: Send + Unpin + for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow>,
     {
         let running = async {
             match &self.pools {
-                Pools::Sqlite { write, .. } if statement.writes => in_transaction(write, statement, parameter).await,
+                Pools::Sqlite { write, .. } if statement.writes => in_transaction(write, statement, parameters).await,
                 Pools::Sqlite { read, .. } => {
                     let mut rows = Vec::new();
                     for text in statement.sqlite {
-                        rows.extend(sqlx::query_as(*text).bind(parameter).fetch_all(read).await?);
+                        let query = parameters.iter().fold(sqlx::query_as(*text), |query, text| query.bind(*text));
+                        rows.extend(query.fetch_all(read).await?);
                     }
                     Ok(rows)
                 }
-                Pools::Postgres(pool) => sqlx::query_as(statement.postgres).bind(parameter).fetch_all(pool).await,
+                Pools::Postgres(pool) => {
+                    let query = sqlx::query_as(statement.postgres);
+                    parameters.iter().fold(query, |query, text| query.bind(*text)).fetch_all(pool).await
+                }
             }
         };
         timed(statement.name, &self.place, running).await?.map_err(|error| classify(STORE, &self.place, &error))
@@ -140,14 +144,15 @@ pub(super) async fn timed<T>(
 }
 
 /// Runs a statement's texts on the writing connection, in one transaction.
-async fn in_transaction<T>(pool: &SqlitePool, statement: &Statement, parameter: &str) -> Result<Vec<T>, sqlx::Error>
+async fn in_transaction<T>(pool: &SqlitePool, statement: &Statement, parameters: &[&str]) -> Result<Vec<T>, sqlx::Error>
 where
     T: Send + Unpin + for<'r> FromRow<'r, SqliteRow>,
 {
     let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
     let mut rows = Vec::new();
     for text in statement.sqlite {
-        rows.extend(sqlx::query_as(*text).bind(parameter).fetch_all(&mut *transaction).await?);
+        let query = parameters.iter().fold(sqlx::query_as(*text), |query, text| query.bind(*text));
+        rows.extend(query.fetch_all(&mut *transaction).await?);
     }
     transaction.commit().await?;
     Ok(rows)

@@ -9,12 +9,12 @@ use futures::future::BoxFuture;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::domain::ledger::{Books, State, Ticket};
+use crate::domain::ledger::{Books, Entry, State, Ticket};
 
 use super::{
     Record, Store, StoreError, Worker, batch,
     database::{Database, Statement},
-    row::{EventRow, LetterRow, write},
+    row::{LetterRow, write},
 };
 
 /// A claim taken by somebody else in the meantime stays theirs.
@@ -31,7 +31,7 @@ const RECORD: Statement = Statement {
             n.value->>'first_seen', n.value->>'updated_at', n.value->>'next_at', n.value->>'expires_at',
             n.value->>'crashes', n.value->>'repeats', n.value->>'id_reused',
             n.value->>'evidence', n.value->>'targets', n.value->>'attempts'
-        FROM json_each($1, '$.entries') AS n WHERE true
+        FROM json_each($2) AS n WHERE true
         ON CONFLICT (identity) DO UPDATE SET event_id = excluded.event_id, session_id = excluded.session_id,
             partner_id = excluded.partner_id, event = excluded.event, fingerprint = excluded.fingerprint,
             state = excluded.state, reason = excluded.reason, detail = excluded.detail, via = excluded.via,
@@ -42,19 +42,18 @@ const RECORD: Statement = Statement {
             attempts = excluded.attempts, owner = nullif(e.owner, (SELECT $1->>'owner')), version = e.version + 1",
         // A row that had vanished is a first sight again.
         "UPDATE received SET total = total + (
-            SELECT count(*) FROM json_each($1, '$.entries') AS n
+            SELECT count(*) FROM json_each($2) AS n
             JOIN events AS e ON e.identity = n.value->>'identity' WHERE e.version = 1)
         WHERE shard = $1->>'shard'",
         "INSERT INTO tickets (id, identity, target, user_id, token, sent_at, due_at)
         SELECT value->>'id', value->>'identity', value->>'target', value->>'user_id', value->>'token', value->>'sent_at',
             value->>'due_at'
-        FROM json_each($1, '$.tickets') WHERE true
+        FROM json_each($3) WHERE true
         ON CONFLICT (id) DO NOTHING",
-        super::letters::INSERT_SQLITE,
+        super::letters::insert_sqlite!("$4"),
     ],
     postgres: "WITH given AS MATERIALIZED (
-        SELECT j->>'owner' AS owner, (j->>'shard')::bigint AS shard, j->'entries' AS entries, j->'tickets' AS tickets,
-            j->'letters' AS letters FROM (SELECT $1::json AS j) AS parsed
+        SELECT j->>'owner' AS owner, (j->>'shard')::bigint AS shard FROM (SELECT $1::json AS j) AS parsed
     ), recorded AS (
         INSERT INTO events AS e (identity, event_id, session_id, partner_id, event, fingerprint, state, reason, detail,
             via, route, attempt, replay, queue, first_seen, updated_at, next_at, expires_at, crashes, repeats, id_reused,
@@ -62,7 +61,7 @@ const RECORD: Statement = Statement {
         SELECT identity, event_id, session_id, partner_id, event, fingerprint, state, reason, detail,
             via, route, attempt, replay, queue, first_seen, updated_at, next_at, expires_at, crashes, repeats, id_reused,
             evidence, targets, attempts
-        FROM given, json_to_recordset(given.entries) AS n (identity text, event_id text, session_id text, partner_id text,
+        FROM json_to_recordset($2::json) AS n (identity text, event_id text, session_id text, partner_id text,
             event text, fingerprint text, state text, reason text, detail text, via text, route text, attempt bigint,
             replay bigint, queue text, first_seen bigint, updated_at bigint, next_at bigint, expires_at bigint,
             crashes bigint, repeats bigint, id_reused bigint, evidence text, targets text, attempts text)
@@ -82,7 +81,7 @@ const RECORD: Statement = Statement {
     ), ticketed AS (
         INSERT INTO tickets (id, identity, target, user_id, token, sent_at, due_at)
         SELECT id, identity, target, user_id, token, sent_at, due_at
-        FROM given, json_to_recordset(given.tickets) AS t (id text, identity text, target text, user_id text, token text,
+        FROM json_to_recordset($3::json) AS t (id text, identity text, target text, user_id text, token text,
             sent_at bigint, due_at bigint)
         ON CONFLICT (id) DO NOTHING
     )
@@ -90,7 +89,7 @@ const RECORD: Statement = Statement {
         failed_at, first_seen, content_type, body_bytes, headers, body)
     SELECT id, identity, session_id, partner_id, event, reason, error, route, attempt, replay,
         failed_at, first_seen, content_type, body_bytes, headers, body
-    FROM given, json_to_recordset(given.letters) AS l (id text, identity text, session_id text, partner_id text,
+    FROM json_to_recordset($4::json) AS l (id text, identity text, session_id text, partner_id text,
         event text, reason text, error text, route text, attempt bigint, replay bigint, failed_at bigint,
         first_seen bigint, content_type text, body_bytes bigint, headers text, body text)
     ON CONFLICT (id, identity, replay, failed_at) DO UPDATE SET ended = NULL, ended_at = NULL,
@@ -141,32 +140,45 @@ pub struct Waiting {
 struct Parameter<'a> {
     owner: &'a str,
     shard: u32,
-    entries: Vec<EventRow>,
-    tickets: Vec<&'a Ticket>,
-    letters: Vec<LetterRow>,
 }
 
-fn parameter(worker: &Worker, records: &[Record]) -> Result<String, StoreError> {
-    write(&Parameter {
-        owner: &worker.owner,
-        shard: worker.shard,
-        entries: records.iter().map(|record| EventRow::new(&record.entry)).collect::<Result<_, _>>()?,
-        tickets: records.iter().flat_map(|record| &record.tickets).collect(),
-        letters: records.iter().filter_map(|record| record.letter.as_ref()).map(LetterRow::new).collect(),
-    })
+/// Returns the parameters of [`RECORD`].
+fn parameters(worker: &Worker, records: &[Arc<Record>]) -> Result<[String; 4], StoreError> {
+    let tickets: Vec<&Ticket> = records.iter().flat_map(|record| &record.tickets).collect();
+    let letters: Vec<LetterRow> =
+        records.iter().filter_map(|record| record.letter.as_ref()).map(LetterRow::new).collect();
+    let parameter = Parameter { owner: &worker.owner, shard: worker.shard };
+    Ok([write(&parameter)?, rows(records)?, write(&tickets)?, write(&letters)?])
+}
+
+/// Returns the rows of `records` as JSON. The texts inside a row are JSON that no database looks into, so they go in as they are,
+/// but for the one escape that PostgreSQL refuses wherever it reads JSON: where it occurs they go in as texts.
+fn rows(records: &[Arc<Record>]) -> Result<String, StoreError> {
+    let entries: Vec<&Entry> = records.iter().map(|record| &record.entry).collect();
+    let rows = write(&entries)?;
+    if memchr::memmem::find(rows.as_bytes(), br"\u0000").is_none() {
+        return Ok(rows);
+    }
+    let mut rows = serde_json::to_value(entries).map_err(|error| StoreError::Data(format!("not JSON: {error}")))?;
+    for row in rows.as_array_mut().into_iter().flatten() {
+        for text in ["evidence", "targets", "attempts"] {
+            row[text] = row[text].to_string().into();
+        }
+    }
+    write(&rows)
 }
 
 /// Writes a batch; one answer per record, in order.
 pub(super) async fn record_batch(
     db: Database,
     worker: Arc<Worker>,
-    records: Vec<Record>,
+    records: Vec<Arc<Record>>,
 ) -> Vec<Result<(), StoreError>> {
-    let run = |part: &[Record]| -> BoxFuture<'static, Result<Vec<()>, StoreError>> {
+    let run = |part: &[Arc<Record>]| -> BoxFuture<'static, Result<Vec<()>, StoreError>> {
         let (db, count) = (db.clone(), part.len());
-        let parameter = parameter(&worker, part);
+        let parameters = parameters(&worker, part);
         Box::pin(async move {
-            db.call_text::<()>(&RECORD, &parameter?).await?;
+            db.call_texts::<()>(&RECORD, &parameters?.each_ref().map(String::as_str)).await?;
             Ok(vec![(); count])
         })
     };

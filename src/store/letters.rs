@@ -8,37 +8,37 @@ use serde_json::{Value, json};
 
 use crate::domain::{action::user_mark, ledger::Letter};
 
-use super::{
-    LetterFilter, Store, StoreError, batch,
-    database::Statement,
-    row::{LetterRow, write},
-};
+use super::{LetterFilter, Store, StoreError, batch, database::Statement, row::LetterRow};
 
 /// Most letters in one listing: they come with bodies of up to 90 KiB. [`LetterFilter::below`] asks for the next page.
 pub const LETTERS_AT_ONCE: u32 = 1000;
 
 /// A letter that had ended and is found in the queue lies in the queue.
-pub(super) const INSERT_SQLITE: &str =
-    "INSERT INTO dead_letters (id, identity, session_id, partner_id, event, reason, error,
+macro_rules! insert_sqlite {
+    ($letters:literal) => {
+        concat!("INSERT INTO dead_letters (id, identity, session_id, partner_id, event, reason, error,
         route, attempt, replay, failed_at, first_seen, content_type, body_bytes, headers, body)
     SELECT value->>'id', value->>'identity', value->>'session_id', value->>'partner_id', value->>'event',
         value->>'reason', value->>'error', value->>'route', value->>'attempt', value->>'replay', value->>'failed_at',
         value->>'first_seen', value->>'content_type', value->>'body_bytes', value->>'headers', value->>'body'
-    FROM json_each($1, '$.letters') WHERE true
+    FROM json_each(", $letters, ") WHERE true
     ON CONFLICT (id, identity, replay, failed_at) DO UPDATE SET ended = NULL, ended_at = NULL,
         headers = excluded.headers, body = excluded.body
-    WHERE dead_letters.ended IS NOT NULL";
+    WHERE dead_letters.ended IS NOT NULL")
+    };
+}
+pub(super) use insert_sqlite;
 
 const ADD: Statement = Statement {
     name: "add_letters",
     writes: true,
-    sqlite: &[INSERT_SQLITE],
+    sqlite: &[insert_sqlite!("$1")],
     postgres:
         "INSERT INTO dead_letters (id, identity, session_id, partner_id, event, reason, error, route, attempt, replay,
         failed_at, first_seen, content_type, body_bytes, headers, body)
     SELECT id, identity, session_id, partner_id, event, reason, error, route, attempt, replay,
         failed_at, first_seen, content_type, body_bytes, headers, body
-    FROM json_to_recordset($1::json->'letters') AS l (id text, identity text, session_id text, partner_id text,
+    FROM json_to_recordset($1::json) AS l (id text, identity text, session_id text, partner_id text,
         event text, reason text, error text, route text, attempt bigint, replay bigint, failed_at bigint,
         first_seen bigint, content_type text, body_bytes bigint, headers text, body text)
     ON CONFLICT (id, identity, replay, failed_at) DO UPDATE SET ended = NULL, ended_at = NULL,
@@ -234,8 +234,7 @@ impl Store {
                 let (db, count) = (self.db.clone(), part.len());
                 let rows: Vec<LetterRow> = part.iter().map(LetterRow::new).collect();
                 Box::pin(async move {
-                    let parameter = write(&json!({ "letters": rows }))?;
-                    db.call_text::<()>(&ADD, &parameter).await?;
+                    db.call::<()>(&ADD, &rows).await?;
                     Ok(vec![(); count])
                 })
             };

@@ -88,7 +88,7 @@ pub struct Store {
     db: Database,
     worker: Arc<Worker>,
     claims: Coalescer<Claim, Result<Claimed, StoreError>>,
-    records: Coalescer<Record, Result<(), StoreError>>,
+    records: Coalescer<Arc<Record>, Result<(), StoreError>>,
 }
 
 /// Who we are in claims.
@@ -147,7 +147,8 @@ impl Store {
     }
 
     /// Writes a row and gives its claim up, in a batch with its neighbours. Repeating it changes nothing.
-    pub async fn record(&self, record: Record) -> Result<(), StoreError> {
+    pub async fn record(&self, record: impl Into<Arc<Record>>) -> Result<(), StoreError> {
+        let record = record.into();
         let letter = record.letter.as_ref().map_or(0, |letter| letter.body.len());
         self.records.ask(record, ROW_BYTES + letter).await.unwrap_or_else(|Lost| Err(lost()))
     }

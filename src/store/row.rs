@@ -1,7 +1,7 @@
 //! Rows of the ledger and of the dead-letter index as the databases see them, in both directions.
 //!
-//! Called by the files that run statements. Rows go in as JSON and come back as columns; evidence, targets, attempts and
-//! headers are texts inside, which no database looks into.
+//! Called by the files that run statements. Rows go in as JSON (an [`Entry`] as it is: its fields are the columns) and come back
+//! as columns; evidence, targets, attempts and headers are texts inside, which no database looks into.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::domain::ledger::{Entry, Letter, State, TargetKey, TargetRecord, Via};
 use super::StoreError;
 
 /// One row of `events`, without its claim.
-#[derive(Serialize, sqlx::FromRow)]
+#[derive(sqlx::FromRow)]
 pub(super) struct EventRow {
     identity: String,
     event_id: String,
@@ -39,43 +39,11 @@ pub(super) struct EventRow {
     targets: String,
     attempts: String,
     /// What receipts said, by target: kept with the tickets, read with the row, never written with it.
-    #[serde(skip)]
     #[sqlx(default)]
     receipts: Option<String>,
 }
 
 impl EventRow {
-    /// Returns the row of `entry`.
-    pub fn new(entry: &Entry) -> Result<EventRow, StoreError> {
-        Ok(EventRow {
-            identity: entry.identity.clone(),
-            event_id: entry.event_id.clone(),
-            session_id: entry.session_id.clone(),
-            partner_id: entry.partner_id.clone(),
-            event: entry.event.clone(),
-            fingerprint: entry.fingerprint.clone(),
-            state: entry.state.as_str().to_owned(),
-            reason: entry.reason.clone(),
-            detail: entry.detail.clone(),
-            via: entry.via.map(|via| via.as_str().to_owned()),
-            route: entry.route.clone(),
-            attempt: entry.attempt.into(),
-            replay: entry.replay.into(),
-            queue: entry.queue.clone(),
-            first_seen: entry.first_seen,
-            updated_at: entry.updated_at,
-            next_at: entry.next_at,
-            expires_at: entry.expires_at,
-            crashes: entry.crashes.into(),
-            repeats: entry.repeats.into(),
-            id_reused: entry.id_reused.into(),
-            evidence: write(&entry.evidence)?,
-            targets: write(&entry.targets)?,
-            attempts: write(&entry.attempts)?,
-            receipts: None,
-        })
-    }
-
     /// Returns the key of the row.
     pub fn identity(&self) -> &str {
         &self.identity
