@@ -6,6 +6,9 @@
 
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // lapin makes its own thread and lets nobody say how; the standard library's default is the one way in.
     if std::env::var_os("RUST_MIN_STACK").is_none() {
