@@ -90,6 +90,12 @@ impl Topology {
         format!("{}.hold.{provider}", self.prefix)
     }
 
+    /// Returns the provider whose hold queue `queue` is.
+    pub fn held(&self, queue: &str) -> Option<Provider> {
+        let name = queue.strip_prefix(&self.prefix)?.strip_prefix(".hold.")?;
+        Provider::ALL.into_iter().find(|provider| provider.as_str() == name)
+    }
+
     /// Returns the name of the retry queue with `delay`, e.g. `herald.retry.30s`.
     pub fn retry(&self, delay: Duration) -> String {
         format!("{}.retry.{}", self.prefix, delay_name(delay))

@@ -104,7 +104,7 @@ impl Event {
 
     /// Returns a hash of the content, by which a reused id is told from a repeat.
     pub fn fingerprint(&self) -> String {
-        let data = Value::Object(self.data.clone()).to_string();
+        let data = serde_json::to_string(&self.data).expect("a map with text keys is JSON");
         let expires_at = self.expires_at.map(|at| at.to_string()).unwrap_or_default();
         hash([self.name.as_str(), self.exclude_user_id.as_deref().unwrap_or(""), &data, &expires_at])
     }
@@ -127,7 +127,9 @@ pub(super) fn hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
         hasher.update((part.len() as u64).to_be_bytes());
         hasher.update(part.as_bytes());
     }
-    hasher.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    let hash = hasher.finalize();
+    let half: [u8; 16] = std::array::from_fn(|place| hash[place]);
+    format!("{:032x}", u128::from_be_bytes(half))
 }
 
 #[cfg(test)]

@@ -168,7 +168,8 @@ async fn read(span: &Span, request: reqwest::RequestBuilder, cap: usize) -> Resu
 
 /// Takes `secret` out of body and headers.
 fn take_out(reply: &mut Reply, secret: &str) {
-    let quotes = |bytes: &[u8]| bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
+    let finder = memchr::memmem::Finder::new(secret);
+    let quotes = |bytes: &[u8]| finder.find(bytes).is_some();
     if quotes(&reply.body) {
         reply.body = String::from_utf8_lossy(&reply.body).replace(secret, "[redacted]").into();
     }

@@ -6,9 +6,13 @@ use std::time::Duration;
 
 use opentelemetry::trace::SpanKind;
 
-use super::{Interrupted, Received, Worker, clock};
+use super::{Interrupted, Received, Worker, clock, letters::index_letter};
 use crate::{
     broker::{Broker, BrokerError, Destination, Message, marks::Marks},
+    domain::{
+        judge::missing,
+        ledger::{Entry, Letter, State},
+    },
     trace::{Span, parent},
 };
 
@@ -16,6 +20,31 @@ use crate::{
 const COPY_TRIES: u32 = 3;
 
 impl<B: Broker> Worker<B> {
+    /// Publishes the copy that an event travels on as, to a queue and with a reason and what it means; returns the letter, when it
+    /// is a dead one.
+    pub(super) async fn copy_on(
+        &self,
+        span: &Span,
+        received: &Received,
+        entry: &mut Entry,
+        (queue, reason, error): (String, String, String),
+    ) -> Result<Option<Letter>, Interrupted> {
+        let marks = Marks {
+            id: Some(entry.event_id.clone()),
+            attempt: entry.attempt,
+            replay: entry.replay,
+            reason: Some(reason),
+            error: Some(error),
+            route: Some(missing(&entry.targets).join(",")).filter(|route| !route.is_empty()),
+            ..received.marks_for_copy()
+        };
+        let message = received.copy(&marks);
+        let letter = (entry.state == State::Dead).then(|| index_letter(&message, &marks, Some(entry)));
+        span.run(self.publish_copy(received, &queue, message)).await?;
+        entry.queue = (entry.state == State::Waiting).then_some(queue);
+        Ok(letter)
+    }
+
     /// Publishes a copy and returns once it is confirmed.
     pub(super) async fn publish_copy(
         &self,

@@ -126,7 +126,7 @@ impl<B: Broker> Worker<B> {
     }
 
     /// Puts an event into its session's lane.
-    pub(super) fn enter(self: &Arc<Self>, mut received: Received) {
+    pub(super) fn enter(self: &Arc<Self>, mut received: Box<Received>) {
         received.counted = Some(self.state.live.take(self.source(&received.delivery.queue)));
         self.count_consumed(&received);
         // What cannot be read has no session and waits for nobody.
@@ -151,7 +151,7 @@ impl<B: Broker> Worker<B> {
     }
 
     /// Handles the events of one session until none waits.
-    async fn lane(self: Arc<Self>, session: String, first: Received) {
+    async fn lane(self: Arc<Self>, session: String, first: Box<Received>) {
         let mut next = Some(first);
         while let Some(received) = next {
             let step = async {
@@ -241,7 +241,8 @@ impl<B: Broker> Worker<B> {
 }
 
 impl Received {
-    pub(super) fn read(delivery: Delivery) -> Received {
+    /// Reads what can be read. Boxed, because it is a kilobyte, and passed on from hand to hand.
+    pub(super) fn read(delivery: Delivery) -> Box<Received> {
         let at = clock::now();
         let message = &delivery.message;
         let read = || (Marks::read(message), decode(&message.body, &message.meta()));
@@ -251,6 +252,6 @@ impl Received {
             let problem = "makes herald panic while it reads it: a bug in herald".to_owned();
             (Marks::default(), Err(Malformed { field: "body", problem }))
         });
-        Received { marks, event, delivery, at, entered: Instant::now(), counted: None, in_hand: None }
+        Box::new(Received { marks, event, delivery, at, entered: Instant::now(), counted: None, in_hand: None })
     }
 }

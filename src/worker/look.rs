@@ -14,7 +14,7 @@ use crate::{
         board::{Ledger, QueueState, Sample, Stats},
         live::Source,
     },
-    domain::{explain::OVERDUE, outcome::Provider, redact},
+    domain::{explain::OVERDUE, redact},
     store::{LetterFilter, StoreError},
 };
 
@@ -123,7 +123,6 @@ impl<B: Broker> Worker<B> {
 
     /// Returns which of the queues that are consumed `queue` is.
     pub(super) fn source(&self, queue: &str) -> Source {
-        let held = Provider::ALL.into_iter().find(|provider| queue == self.topology.hold(*provider));
-        held.map_or(Source::Events, Source::Hold)
+        self.topology.held(queue).map_or(Source::Events, Source::Hold)
     }
 }

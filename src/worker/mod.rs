@@ -98,7 +98,7 @@ pub struct Settings {
 /// What the worker's parts share while it runs.
 #[derive(Default)]
 struct State {
-    lanes: lanes::Lanes<Received>,
+    lanes: lanes::Lanes<Box<Received>>,
     tracker: TaskTracker,
     /// Cancelled: nothing new is started.
     stop: CancellationToken,

@@ -28,7 +28,7 @@ const ALONE_PAUSE: Duration = Duration::from_secs(1);
 
 impl<B: Broker> Worker<B> {
     /// Handles one delivery. A panic is caught, counted and leads to a retry, so that it never stops the lane.
-    pub(super) async fn handle(&self, received: Received) {
+    pub(super) async fn handle(&self, received: Box<Received>) {
         let stopped = self.state.stop.is_cancelled() || self.state.intake.stopped().is_some();
         if !received.delivery.receipt.usable() || stopped {
             // It goes back to the broker with its channel, in its place.
@@ -109,11 +109,11 @@ impl<B: Broker> Worker<B> {
             let detail = format!("{} workers died while they handled it", entry.crashes);
             let attempts = entry.attempt;
             let dead = Disposition::Dead { reason: DeadReason::CrashedWorker, detail, attempts };
-            return self.settle(received, *entry, Vec::new(), dead).await;
+            return self.settle(received, entry, Vec::new(), dead).await;
         }
         if self.life(&entry).over() {
             let disposition = judge::expired(ever_tried(&entry), entry.attempt, self.life(&entry));
-            return self.settle(received, *entry, Vec::new(), disposition).await;
+            return self.settle(received, entry, Vec::new(), disposition).await;
         }
         let text = self.catalogue.text(&event.name);
         let mut known = self.gather(event, text.route, &entry).await?;
@@ -128,7 +128,7 @@ impl<B: Broker> Worker<B> {
             match decision {
                 Decision::Send { via, .. } => entry.plan(via, &known),
                 Decision::Skip { reason, rule } => {
-                    return self.settle(received, *entry, Vec::new(), Disposition::Skip { reason, detail: rule }).await;
+                    return self.settle(received, entry, Vec::new(), Disposition::Skip { reason, detail: rule }).await;
                 }
                 Decision::AskAgain { rule } => {
                     let (why, unknown) = match &known.presence {
@@ -139,7 +139,7 @@ impl<B: Broker> Worker<B> {
                     let span = Span::stop("judge");
                     let disposition = judge::ask_again(&why, unknown, entry.attempt, life, &self.policy);
                     span.judged(&disposition, &BTreeMap::new());
-                    return self.settle(received, *entry, Vec::new(), disposition).await;
+                    return self.settle(received, entry, Vec::new(), disposition).await;
                 }
             }
         }
@@ -154,7 +154,7 @@ impl<B: Broker> Worker<B> {
         span.judged(&disposition, &sent.outcomes);
 
         // 7. settle
-        let settled = self.settle(received, *entry, sent.tickets, disposition).await;
+        let settled = self.settle(received, entry, sent.tickets, disposition).await;
         drop(guard);
         settled
     }

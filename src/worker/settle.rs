@@ -4,14 +4,14 @@
 //! confirmed copy, then the row, then the ack. Never acknowledges what it has not made durable: when a step cannot be
 //! done, the delivery stays with the broker and comes again.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{Interrupted, Received, Worker, clock, gather::Claimed, letters::index_letter, meters::Settled, spans};
 use crate::{
     broker::{Broker, marks::Marks},
     domain::{
         event::{Malformed, unreadable_identity},
-        judge::{Disposition, accepted_via, missing},
+        judge::{Disposition, accepted_via},
         ledger::{Claim, DeadReason, Entry, State, Ticket},
         outcome::HoldCause,
         retry::next_delay,
@@ -28,13 +28,14 @@ impl<B: Broker> Worker<B> {
     pub(super) async fn settle(
         &self,
         received: &Received,
-        mut entry: Entry,
+        mut entry: Box<Entry>,
         tickets: Vec<Ticket>,
         disposition: Disposition,
     ) -> Result<(), Interrupted> {
         let span = Span::stop("settle");
-        let before = entry.clone();
         let now = clock::now_ms();
+        // Needed when there is a copy to make, and it cannot be made.
+        let before = disposition.makes_copy().then(|| entry.clone());
         entry.updated_at = now;
         entry.next_at = None;
         entry.queue = None;
@@ -76,32 +77,22 @@ impl<B: Broker> Worker<B> {
             }
         }
         let mut letter = None;
-        if let Some((queue, reason, error)) = copy {
-            let marks = Marks {
-                id: Some(entry.event_id.clone()),
-                attempt: entry.attempt,
-                replay: entry.replay,
-                reason: Some(reason),
-                error: Some(error),
-                route: Some(missing(&entry.targets).join(",")).filter(|route| !route.is_empty()),
-                ..received.marks_for_copy()
-            };
-            let message = received.copy(&marks);
-            if entry.state == State::Dead {
-                letter = Some(index_letter(&message, &marks, Some(&entry)));
+        if let (Some(copy), Some(before)) = (copy, before) {
+            // Boxed: most events have no copy, and the lane's task would be larger by all of it.
+            match Box::pin(self.copy_on(&span, received, &mut entry, copy)).await {
+                Ok(dead) => letter = dead,
+                Err(interrupted) => {
+                    // The copy does not exist: the row keeps its attempt, or the redelivery would be taken for stale.
+                    let known = Entry { targets: entry.targets, attempts: entry.attempts, ..*before };
+                    self.record(Record { entry: known, tickets, letter: None }).await;
+                    return Err(interrupted);
+                }
             }
-            if let Err(interrupted) = span.run(Box::pin(self.publish_copy(received, &queue, message))).await {
-                // The copy does not exist: the row keeps its attempt, or the redelivery would be taken for stale.
-                let known = Entry { targets: entry.targets, attempts: entry.attempts, ..before };
-                self.record(Record { entry: known, tickets, letter: None }).await;
-                return Err(interrupted);
-            }
-            entry.queue = (entry.state == State::Waiting).then_some(queue);
         }
         entry.evidence.copied = entry.evidence.copied.or_else(|| received.copied_because());
         let settled = Settled::of(&entry);
         self.report(received, &entry);
-        self.record(Record { entry, tickets, letter }).await;
+        self.record(Record { entry: *entry, tickets, letter }).await;
         self.ack(received, settled).await;
         Ok(())
     }
@@ -193,7 +184,7 @@ impl<B: Broker> Worker<B> {
                 }
                 Err(_) => Disposition::Dead { reason: dead, attempts, detail: error },
             };
-            return self.settle(received, *entry, Vec::new(), disposition).await;
+            return self.settle(received, entry, Vec::new(), disposition).await;
         }
         // Unreadable, or somebody else's by now: there is no row to write.
         let span = Span::stop("settle");
@@ -219,23 +210,27 @@ impl<B: Broker> Worker<B> {
         Ok(())
     }
 
-    /// Writes a row, for as long as it takes: what a provider accepted must not be forgotten.
-    async fn record(&self, record: Record) {
-        loop {
-            match self.store.record(record.clone()).await {
-                Ok(()) => return,
-                Err(StoreError::Data(error)) => {
-                    tracing::error!(
-                        event.id = record.entry.event_id,
-                        error,
-                        "the ledger refuses this row; the event itself is settled"
-                    );
-                    metrics::counter!("herald_rows_refused_total").increment(1);
-                    return;
-                }
-                Err(error) => {
-                    self.database_away("store.url", &error);
-                    tokio::time::sleep(LEDGER_PAUSE).await;
+    /// Writes a row, for as long as it takes: what a provider accepted must not be forgotten. Not an `async fn`, which would hold
+    /// the record by value.
+    fn record(&self, record: Record) -> impl Future<Output = ()> {
+        let record = Arc::new(record);
+        async move {
+            loop {
+                match self.store.record(record.clone()).await {
+                    Ok(()) => return,
+                    Err(StoreError::Data(error)) => {
+                        tracing::error!(
+                            event.id = record.entry.event_id,
+                            error,
+                            "the ledger refuses this row; the event itself is settled"
+                        );
+                        metrics::counter!("herald_rows_refused_total").increment(1);
+                        return;
+                    }
+                    Err(error) => {
+                        self.database_away("store.url", &error);
+                        tokio::time::sleep(LEDGER_PAUSE).await;
+                    }
                 }
             }
         }
