@@ -114,7 +114,7 @@ const IN_HAND: &[Metric] = &[
         Unit::Seconds,
         "messaging_client_operation_duration_seconds",
         MESSAGES_ERROR,
-        "How long RabbitMQ took to confirm a copy (publish) and an acknowledgement to be sent (ack)",
+        "How long RabbitMQ took to confirm a copy (publish) and a frame of acknowledgements to be sent (ack)",
     ),
     counter(
         "messaging_client_sent_messages_total",
