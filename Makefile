@@ -1,7 +1,7 @@
 # Two targets do everything on a fresh machine: demo and test. GNU make 3.81 (macOS) is enough.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture build check lint run sandbox services memory ledger bench bench-outbox image clean
+.PHONY: help demo test torture build check lint run sandbox services memory ledger bench bench-outbox instructions image clean
 
 # The value of a variable that was given on make's command line, quoted for the shell; what the environment says does not count.
 given = $(if $(filter command,$(firstword $(origin $(1)))),'$(subst ','\'',$($(1)))')
@@ -57,6 +57,9 @@ bench: ## measure herald beside Node, plain Rust and the ceiling; ROWS= PEERS= R
 bench-outbox: ## measure how fast the outbox is relayed; ROWS= SECONDS= RATES=20,1000 REPORT=1
 	@scripts/bench-outbox $(call option,ROWS,--rows) $(call option,SECONDS,--seconds) $(call option,RATES,--rates) \
 	  $(if $(call given,REPORT),--report docs/benchmarks.md)
+
+instructions: ## compare the instruction counts of the hot path with benches/hot/baseline; WRITE=1 moves it
+	@scripts/instructions $(if $(call given,WRITE),--write)
 
 image: ## build the container image with buildah
 	@scripts/image

@@ -1,7 +1,8 @@
 //! Lanes: the events of one session one after the other, sessions side by side.
 //!
 //! Called by the intake (enter) and by each lane's task (next). A lane exists while one of its events is being handled; it
-//! holds at most [`MAX_LANE`] waiting events, so that one busy session never fills the worker.
+//! holds at most [`MAX_LANE`] waiting events, so that one busy session never fills the worker. Public for `benches/hot` only, which
+//! counts its instructions.
 
 use std::{
     collections::{HashMap, VecDeque},

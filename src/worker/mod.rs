@@ -7,7 +7,7 @@
 mod clock;
 mod intake;
 mod drain;
-mod lanes;
+pub mod lanes;
 mod process;
 mod gather;
 mod send;
