@@ -56,16 +56,6 @@ pub enum Disposition {
     },
 }
 
-impl Disposition {
-    /// Tells whether the event travels on as a copy.
-    pub fn makes_copy(&self) -> bool {
-        match self {
-            Disposition::Done(_) | Disposition::Skip { .. } => false,
-            Disposition::Retry { .. } | Disposition::Hold { .. } | Disposition::Dead { .. } => true,
-        }
-    }
-}
-
 /// Times that bound a judgement.
 #[derive(Debug, Clone, Copy)]
 pub struct Life {

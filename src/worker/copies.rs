@@ -10,8 +10,9 @@ use super::{Interrupted, Received, Worker, clock, letters::index_letter};
 use crate::{
     broker::{Broker, BrokerError, Destination, Message, marks::Marks},
     domain::{
-        judge::missing,
+        judge::{Disposition, missing},
         ledger::{Entry, Letter, State},
+        outcome::HoldCause,
     },
     trace::{Span, parent},
 };
@@ -19,15 +20,35 @@ use crate::{
 /// Tries to publish a copy while the delivery can still be acknowledged.
 const COPY_TRIES: u32 = 3;
 
+/// The queue a copy goes to, why, and what that means for this event.
+type Copy = (String, String, String);
+
 impl<B: Broker> Worker<B> {
-    /// Publishes the copy that an event travels on as, to a queue and with a reason and what it means; returns the letter, when it
-    /// is a dead one.
+    /// Returns the copy that an event travels on as; `None`: it has ended where it is.
+    pub(super) fn copy_of(&self, disposition: &Disposition) -> Option<Copy> {
+        match disposition {
+            Disposition::Done(_) | Disposition::Skip { .. } => None,
+            Disposition::Retry { delay, reason, .. } => {
+                Some((self.topology.retry(*delay), "retry".to_owned(), reason.clone()))
+            }
+            Disposition::Hold { provider, cause } => {
+                let (reason, detail) =
+                    (format!("held:{}", cause.as_str()), format!("{provider} is {}", describe(*cause)));
+                Some((self.topology.hold(*provider), reason, detail))
+            }
+            Disposition::Dead { reason, detail, .. } => {
+                Some((self.topology.dead(), reason.as_str().to_owned(), detail.clone()))
+            }
+        }
+    }
+
+    /// Publishes the copy that an event travels on as; returns the letter, when it is a dead one.
     pub(super) async fn copy_on(
         &self,
         span: &Span,
         received: &Received,
         entry: &mut Entry,
-        (queue, reason, error): (String, String, String),
+        (queue, reason, error): Copy,
     ) -> Result<Option<Letter>, Interrupted> {
         let marks = Marks {
             id: Some(entry.event_id.clone()),
@@ -112,5 +133,15 @@ impl Received {
         marks.write(&mut copied.message);
         parent::write(&mut copied.message);
         copied.message
+    }
+}
+
+fn describe(cause: HoldCause) -> &'static str {
+    match cause {
+        HoldCause::Throttled => "asking for less",
+        HoldCause::Unauthorised => "refusing our credentials",
+        HoldCause::Breaker => "down",
+        HoldCause::Operator => "held by an operator",
+        HoldCause::Backlog => "busy: too many events wait for it here",
     }
 }

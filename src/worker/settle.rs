@@ -13,7 +13,6 @@ use crate::{
         event::{Malformed, unreadable_identity},
         judge::{Disposition, accepted_via},
         ledger::{Claim, DeadReason, Entry, State, Ticket},
-        outcome::HoldCause,
         retry::next_delay,
     },
     store::{Record, StoreError},
@@ -34,13 +33,15 @@ impl<B: Broker> Worker<B> {
     ) -> Result<(), Interrupted> {
         let span = Span::stop("settle");
         let now = clock::now_ms();
-        // Needed when there is a copy to make, and it cannot be made.
-        let before = disposition.makes_copy().then(|| entry.clone());
+        // With the row as it was, which is needed when the copy cannot be made.
+        let copy = self.copy_of(&disposition).map(|copy| (copy, entry.clone()));
         entry.updated_at = now;
         entry.next_at = None;
         entry.queue = None;
         entry.crashes = 0;
-        let mut copy = None;
+        if let Some(((_, reason, detail), _)) = &copy {
+            (entry.reason, entry.detail) = (Some(reason.clone()), Some(detail.clone()));
+        }
         match &disposition {
             Disposition::Done(via) => {
                 entry.state = State::Done;
@@ -51,33 +52,24 @@ impl<B: Broker> Worker<B> {
                 entry.state = State::Skipped;
                 (entry.reason, entry.detail) = (Some(reason.as_str().into()), Some(detail.clone()));
             }
-            Disposition::Retry { delay, attempts, reason } => {
-                let queue = self.topology.retry(*delay);
+            Disposition::Retry { delay, attempts, .. } => {
                 entry.state = State::Waiting;
                 entry.attempt = *attempts;
-                (entry.reason, entry.detail) = (Some("retry".into()), Some(reason.clone()));
                 entry.next_at = Some(now.saturating_add(delay.as_millis() as i64));
-                copy = Some((queue, "retry".to_owned(), reason.clone()));
             }
             Disposition::Hold { provider, cause } => {
-                let reason = format!("held:{}", cause.as_str());
-                let detail = format!("{provider} is {}", describe(*cause));
                 entry.state = State::Waiting;
-                (entry.reason, entry.detail) = (Some(reason.clone()), Some(detail.clone()));
-                copy = Some((self.topology.hold(*provider), reason, detail));
                 metrics::counter!("herald_held_total", "provider" => provider.as_str(), "cause" => cause.as_str())
                     .increment(1);
             }
-            Disposition::Dead { reason, detail, attempts } => {
+            Disposition::Dead { attempts, .. } => {
                 entry.state = State::Dead;
                 entry.attempt = *attempts;
                 entry.via = accepted_via(&entry.targets);
-                (entry.reason, entry.detail) = (Some(reason.as_str().into()), Some(detail.clone()));
-                copy = Some((self.topology.dead(), reason.as_str().to_owned(), detail.clone()));
             }
         }
         let mut letter = None;
-        if let (Some(copy), Some(before)) = (copy, before) {
+        if let Some((copy, before)) = copy {
             // Boxed: most events have no copy, and the lane's task would be larger by all of it.
             match Box::pin(self.copy_on(&span, received, &mut entry, copy)).await {
                 Ok(dead) => letter = dead,
@@ -283,15 +275,5 @@ impl<B: Broker> Worker<B> {
                 "settled"
             );
         }
-    }
-}
-
-fn describe(cause: HoldCause) -> &'static str {
-    match cause {
-        HoldCause::Throttled => "asking for less",
-        HoldCause::Unauthorised => "refusing our credentials",
-        HoldCause::Breaker => "down",
-        HoldCause::Operator => "held by an operator",
-        HoldCause::Backlog => "busy: too many events wait for it here",
     }
 }
