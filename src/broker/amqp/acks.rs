@@ -27,6 +27,7 @@ use super::meters;
 
 /// Longest an acknowledgement may take to be written; after that it is a lost settle.
 const WRITE: Duration = Duration::from_secs(10);
+
 /// What a consumer's channel has delivered and how it is acknowledged.
 #[derive(Debug)]
 pub(super) struct Acks {
@@ -48,6 +49,7 @@ impl Acks {
     pub(super) fn start(channel: Channel, prefetch: u16, over: CancellationToken) -> Sender {
         let acks = Arc::new(Acks { window: Mutex::new(Window::new(prefetch)), news: Notify::new(), over });
         let stop = CancellationToken::new();
+        // Not on a tracker: it ends with the consumer, whose orderly close awaits it.
         let task = tokio::spawn(acks.clone().send(channel, stop.clone()));
         Sender { acks, task, stop: stop.drop_guard() }
     }

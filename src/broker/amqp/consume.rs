@@ -1,6 +1,6 @@
-//! Taking messages: the consumer, the walk through a queue, and acknowledging.
+//! Taking messages: the consumer, and the walk through a queue. How they are acknowledged is in `acks`.
 //!
-//! Called through the enums of the same names one module up, and through [`Receipt`]. Each consumer and each walk has a channel to itself, because closing a channel is
+//! Called through the enums of the same names one module up. Each consumer and each walk has a channel to itself, because closing a channel is
 //! what puts unsettled messages back in place (a cancelled consumer's messages come back behind later ones, measured).
 
 use std::{sync::Arc, time::Duration};

@@ -1,7 +1,7 @@
 //! Which settled deliveries of a channel are acknowledged when, and in which frames. Pure.
 //!
-//! Called by the task that sends. Never acknowledges past the oldest delivery that is not settled, and keeps none back for long: a
-//! broker that gave out all of its prefetch would wait for it.
+//! Called by the task that sends. No frame ever covers a delivery that is not settled: one for many ends before the oldest of
+//! those. Keeps none back for long: a broker that gave out all of its prefetch would wait for it.
 
 use std::{collections::VecDeque, time::Duration};
 
