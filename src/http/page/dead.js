@@ -64,17 +64,21 @@ export async function groups() {
   show($('dead-table'), some);
   show($('dead-state'), !some);
   say($('dead-state'), 'No dead letters: nothing has failed for good.', false);
-  for (const button of [$('replay-all'), $('drop-all')]) {
-    show(button, some);
-    if (button.disabled !== running) button.disabled = running;
-  }
+  for (const button of [$('replay-all'), $('drop-all')]) show(button, some);
   list($('dead-groups'), told.groups, group => `${group.reason} ${group.event}`, row, (node, group) => {
     text(node.querySelector('.n'), number(group.letters));
     text(node.querySelector('.first'), time(group.oldest));
     text(node.querySelector('.last'), time(group.newest));
-    for (const button of node.querySelectorAll('button.act')) if (button.disabled !== running) button.disabled = running;
   });
+  enable();
   list($('reasons'), [...new Set(told.groups.map(group => group.reason))], reason => reason, reason => make('option', { value: reason }));
+}
+
+// One sweep at a time: nothing else can be begun while one runs, and again as soon as it has ended.
+function enable() {
+  for (const button of [$('replay-all'), $('drop-all'), ...$('dead-groups').querySelectorAll('button.act')]) {
+    if (button.disabled !== running) button.disabled = running;
+  }
 }
 
 function row(group) {
@@ -163,6 +167,7 @@ function say(node, words_, wrong) {
 export function sweep(state) {
   const was = running;
   running = state?.state === 'running';
+  enable();
   show($('sweep'), state !== null);
   if (was && !running && filter !== null && $('letters-box').open) void letters(false);
   if (state === null) return;
