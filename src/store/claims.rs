@@ -19,8 +19,8 @@ use crate::domain::{
 
 use super::{
     Store, StoreError, Worker, batch,
-    database::{Database, Statement},
-    row::{EventRow, write},
+    database::{Database, Parameters, Statement},
+    row::{Columns, EventRow, write},
 };
 
 /// A claim holds while its owner lives, but not over thirty minutes (1800000 ms): by then RabbitMQ has taken the delivery
@@ -57,13 +57,13 @@ const CLAIM: Statement = Statement {
             (j->>'suspect')::bigint AS suspect FROM (SELECT $1::json AS j) AS parsed
     ), claimed AS (
         INSERT INTO events AS e (identity, event_id, session_id, partner_id, event, fingerprint, state, attempt, replay,
-            first_seen, updated_at, expires_at, owner, claimed_at)
+            first_seen, updated_at, expires_at, owner, claimed_at, unrecorded)
         SELECT c.identity, c.event_id, c.session_id, c.partner_id, c.event, c.fingerprint, 'waiting', c.attempt, c.replay,
-            c.first_seen, c.first_seen, c.expires_at, given.owner, clock.ms
-        FROM given, json_to_recordset($2::json) AS c (identity text, event_id text, session_id text, partner_id text,
-            event text, fingerprint text, attempt bigint, replay bigint, first_seen bigint, expires_at bigint), clock
-        ORDER BY c.identity
-        ON CONFLICT (identity) DO UPDATE SET version = e.version + 1, (owner, claimed_at, crashes) = (
+            c.first_seen, c.first_seen, c.expires_at, given.owner, clock.ms, true
+        FROM given, unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[],
+            $10::bigint[], $11::bigint[]) AS c (identity, event_id, session_id, partner_id, event, fingerprint, attempt,
+            replay, first_seen, expires_at), clock
+        ON CONFLICT (identity) DO UPDATE SET unrecorded = false, version = e.version + 1, (owner, claimed_at, crashes) = (
             SELECT CASE WHEN fate.held THEN e.owner WHEN fate.crashes < given.suspect OR given.alone THEN excluded.owner END,
                 CASE WHEN fate.held THEN e.claimed_at WHEN fate.crashes < given.suspect OR given.alone THEN excluded.claimed_at END,
                 fate.crashes
@@ -187,12 +187,11 @@ fn claim(
     claims: &[Claim],
 ) -> BoxFuture<'static, Result<Vec<Result<Claimed, StoreError>>, StoreError>> {
     let (db, worker) = (db.clone(), worker.clone());
-    let texts = write(&Parameter { owner: &worker.owner, shard: worker.shard, alone, suspect: CRASHES_ALONE })
-        .and_then(|parameter| Ok((parameter, write(&claims)?)));
+    let header = Parameter { owner: &worker.owner, shard: worker.shard, alone, suspect: CRASHES_ALONE };
+    let parameters = parameters(&db, &header, claims);
     let firsts: Vec<Entry> = claims.iter().map(Entry::first).collect();
     Box::pin(async move {
-        let (parameter, claims) = texts?;
-        let rows = db.call_texts::<ClaimedRow>(&CLAIM, &[&parameter, &claims]).await?;
+        let rows = db.call_with::<ClaimedRow>(&CLAIM, parameters?).await?;
         let seen = rows.into_iter().filter(|row| row.version > 1);
         let mut seen: HashMap<String, ClaimedRow> = seen.map(|row| (row.row.identity().to_owned(), row)).collect();
         let answer = |first: Entry| match seen.remove(&first.identity) {
@@ -202,6 +201,26 @@ fn claim(
         };
         Ok(firsts.into_iter().map(answer).collect())
     })
+}
+
+/// Returns the parameters of [`CLAIM`].
+fn parameters(db: &Database, header: &Parameter<'_>, claims: &[Claim]) -> Result<Parameters, StoreError> {
+    let header = write(header)?;
+    if db.is_sqlite() {
+        return Ok(Parameters::Texts(vec![header, write(&claims)?]));
+    }
+    Columns::after(&[header])
+        .texts(claims, |claim| claim.identity.as_str())
+        .texts(claims, |claim| claim.event_id.as_str())
+        .texts(claims, |claim| claim.session_id.as_str())
+        .texts(claims, |claim| claim.partner_id.as_deref())
+        .texts(claims, |claim| claim.event.as_str())
+        .texts(claims, |claim| claim.fingerprint.as_str())
+        .numbers(claims, |claim| i64::from(claim.attempt))
+        .numbers(claims, |claim| i64::from(claim.replay))
+        .numbers(claims, |claim| claim.first_seen)
+        .numbers(claims, |claim| claim.expires_at)
+        .parameters()
 }
 
 impl Store {

@@ -9,7 +9,8 @@ use serde::Serialize;
 use sqlx::{
     AssertSqlSafe, Connection, FromRow, PgPool, SqlitePool,
     migrate::MigrateError,
-    postgres::{PgConnectOptions, PgRow},
+    postgres::{PgArguments, PgConnectOptions, PgRow},
+    query::QueryAs,
     sqlite::{SqliteJournalMode, SqliteRow, SqliteSynchronous},
 };
 
@@ -29,7 +30,7 @@ const MIGRATION_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(12
 /// Where the ledger lies when the URL does not say.
 const DEFAULT_SCHEMA: &str = "herald";
 
-/// One call in both dialects; `$1` and so on are its parameters, each a JSON text.
+/// One call in both dialects; `$1` and so on are its [`Parameters`].
 pub(super) struct Statement {
     /// Label of the metrics.
     pub name: &'static str,
@@ -37,8 +38,15 @@ pub(super) struct Statement {
     pub writes: bool,
     /// Several texts are one transaction; what each returns comes one after the other.
     pub sqlite: &'static [&'static str],
-    /// Rows are parameters of their own: PostgreSQL parses a whole text again for every field it is asked for.
     pub postgres: &'static str,
+}
+
+/// What a statement is given.
+pub(super) enum Parameters {
+    /// JSON texts, on either database.
+    Texts(Vec<String>),
+    /// For PostgreSQL where many rows go in: an array for each column. As JSON they cost it more than to insert them.
+    Columns(PgArguments),
 }
 
 /// A handle to the ledger's database.
@@ -101,33 +109,49 @@ impl Database {
     where
         T: Send + Unpin + for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow>,
     {
-        self.call_texts(statement, &[&write(parameter)?]).await
+        self.call_with(statement, Parameters::Texts(vec![write(parameter)?])).await
     }
 
-    /// Does what [`Database::call`] does with parameters that are JSON already.
-    pub async fn call_texts<T>(&self, statement: &Statement, parameters: &[&str]) -> Result<Vec<T>, StoreError>
+    /// Does what [`Database::call`] does with parameters as the statement wants them on this database.
+    pub async fn call_with<T>(&self, statement: &Statement, parameters: Parameters) -> Result<Vec<T>, StoreError>
     where
         T: Send + Unpin + for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow>,
     {
         let running = async {
-            match &self.pools {
-                Pools::Sqlite { write, .. } if statement.writes => in_transaction(write, statement, parameters).await,
-                Pools::Sqlite { read, .. } => {
+            match (&self.pools, parameters) {
+                (Pools::Sqlite { write, .. }, Parameters::Texts(texts)) if statement.writes => {
+                    in_transaction(write, statement, &texts).await
+                }
+                (Pools::Sqlite { read, .. }, Parameters::Texts(texts)) => {
                     let mut rows = Vec::new();
                     for text in statement.sqlite {
-                        let query = parameters.iter().fold(sqlx::query_as(*text), |query, text| query.bind(*text));
-                        rows.extend(query.fetch_all(read).await?);
+                        rows.extend(bound(text, &texts).fetch_all(read).await?);
                     }
                     Ok(rows)
                 }
-                Pools::Postgres(pool) => {
-                    let query = sqlx::query_as(statement.postgres);
-                    parameters.iter().fold(query, |query, text| query.bind(*text)).fetch_all(pool).await
+                (Pools::Sqlite { .. }, Parameters::Columns(_)) => {
+                    Err(sqlx::Error::InvalidArgument("SQLite takes no columns".to_owned()))
+                }
+                (Pools::Postgres(pool), Parameters::Texts(texts)) => {
+                    bound(statement.postgres, &texts).fetch_all(pool).await
+                }
+                (Pools::Postgres(pool), Parameters::Columns(columns)) => {
+                    sqlx::query_as_with(statement.postgres, columns).fetch_all(pool).await
                 }
             }
         };
         timed(statement.name, &self.place, running).await?.map_err(|error| classify(STORE, &self.place, &error))
     }
+}
+
+/// Returns a query with its parameters.
+fn bound<'q, D, T>(text: &'static str, parameters: &'q [String]) -> QueryAs<'q, D, T, D::Arguments>
+where
+    D: sqlx::Database,
+    T: for<'r> FromRow<'r, D::Row>,
+    &'q str: sqlx::Encode<'q, D> + sqlx::Type<D>,
+{
+    parameters.iter().fold(sqlx::query_as(text), |query, text| query.bind(text.as_str()))
 }
 
 /// Counts and times one statement and bounds it.
@@ -144,15 +168,14 @@ pub(super) async fn timed<T>(
 }
 
 /// Runs a statement's texts on the writing connection, in one transaction.
-async fn in_transaction<T>(pool: &SqlitePool, statement: &Statement, parameters: &[&str]) -> Result<Vec<T>, sqlx::Error>
+async fn in_transaction<T>(pool: &SqlitePool, statement: &Statement, texts: &[String]) -> Result<Vec<T>, sqlx::Error>
 where
     T: Send + Unpin + for<'r> FromRow<'r, SqliteRow>,
 {
     let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
     let mut rows = Vec::new();
     for text in statement.sqlite {
-        let query = parameters.iter().fold(sqlx::query_as(*text), |query, text| query.bind(*text));
-        rows.extend(query.fetch_all(&mut *transaction).await?);
+        rows.extend(bound(text, texts).fetch_all(&mut *transaction).await?);
     }
     transaction.commit().await?;
     Ok(rows)

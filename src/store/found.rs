@@ -12,7 +12,7 @@ use crate::domain::{
 
 use super::{Store, StoreError, database::Statement, row::EventRow};
 
-/// Writes the statement that finds rows by `$column`. What receipts said lies with the tickets. A claim is void when its owner is
+/// Writes the statement that finds rows by `$column`. On PostgreSQL what has only been claimed is in no index but its own. What receipts said lies with the tickets. A claim is void when its owner is
 /// dead, and after thirty minutes (1800000 ms).
 macro_rules! find_by {
     ($name:literal, $column:literal) => {
@@ -33,9 +33,16 @@ macro_rules! find_by {
                     WHERE t.identity = e.identity AND t.receipt IS NOT NULL) AS receipts,
                     coalesce(e.owner IN (SELECT owner FROM living_workers)
                         AND e.claimed_at > (SELECT ms FROM clock) - 1800000, false) AS living
-                FROM events AS e WHERE e.",
+                FROM (
+                    (SELECT * FROM events WHERE ",
                 $column,
-                " = $1::json->>'key' ORDER BY e.first_seen DESC LIMIT ($1::json->>'limit')::bigint"
+                " = $1::json->>'key' AND NOT unrecorded
+                        ORDER BY first_seen DESC LIMIT ($1::json->>'limit')::bigint)
+                    UNION ALL
+                    (SELECT * FROM events WHERE ",
+                $column,
+                " = $1::json->>'key' AND unrecorded)
+                ) AS e ORDER BY e.first_seen DESC LIMIT ($1::json->>'limit')::bigint"
             ),
         }
     };

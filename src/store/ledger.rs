@@ -9,12 +9,12 @@ use futures::future::BoxFuture;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::domain::ledger::{Books, Entry, State, Ticket};
+use crate::domain::ledger::{Books, Entry, State, Ticket, Via};
 
 use super::{
     Record, Store, StoreError, Worker, batch,
-    database::{Database, Statement},
-    row::{LetterRow, write},
+    database::{Database, Parameters, Statement},
+    row::{Columns, LetterRow, write},
 };
 
 /// A claim taken by somebody else in the meantime stays theirs.
@@ -31,7 +31,7 @@ const RECORD: Statement = Statement {
             n.value->>'first_seen', n.value->>'updated_at', n.value->>'next_at', n.value->>'expires_at',
             n.value->>'crashes', n.value->>'repeats', n.value->>'id_reused',
             n.value->>'evidence', n.value->>'targets', n.value->>'attempts'
-        FROM json_each($2) AS n WHERE true
+        FROM json_each($3) AS n WHERE true
         ON CONFLICT (identity) DO UPDATE SET event_id = excluded.event_id, session_id = excluded.session_id,
             partner_id = excluded.partner_id, event = excluded.event, fingerprint = excluded.fingerprint,
             state = excluded.state, reason = excluded.reason, detail = excluded.detail, via = excluded.via,
@@ -42,15 +42,15 @@ const RECORD: Statement = Statement {
             attempts = excluded.attempts, owner = nullif(e.owner, (SELECT $1->>'owner')), version = e.version + 1",
         // A row that had vanished is a first sight again.
         "UPDATE received SET total = total + (
-            SELECT count(*) FROM json_each($2) AS n
+            SELECT count(*) FROM json_each($3) AS n
             JOIN events AS e ON e.identity = n.value->>'identity' WHERE e.version = 1)
         WHERE shard = $1->>'shard'",
         "INSERT INTO tickets (id, identity, target, user_id, token, sent_at, due_at)
         SELECT value->>'id', value->>'identity', value->>'target', value->>'user_id', value->>'token', value->>'sent_at',
             value->>'due_at'
-        FROM json_each($3) WHERE true
+        FROM json_each($4) WHERE true
         ON CONFLICT (id) DO NOTHING",
-        super::letters::insert_sqlite!("$4"),
+        super::letters::insert_sqlite!("$2"),
     ],
     postgres: "WITH given AS MATERIALIZED (
         SELECT j->>'owner' AS owner, (j->>'shard')::bigint AS shard FROM (SELECT $1::json AS j) AS parsed
@@ -58,14 +58,9 @@ const RECORD: Statement = Statement {
         INSERT INTO events AS e (identity, event_id, session_id, partner_id, event, fingerprint, state, reason, detail,
             via, route, attempt, replay, queue, first_seen, updated_at, next_at, expires_at, crashes, repeats, id_reused,
             evidence, targets, attempts)
-        SELECT identity, event_id, session_id, partner_id, event, fingerprint, state, reason, detail,
-            via, route, attempt, replay, queue, first_seen, updated_at, next_at, expires_at, crashes, repeats, id_reused,
-            evidence, targets, attempts
-        FROM json_to_recordset($2::json) AS n (identity text, event_id text, session_id text, partner_id text,
-            event text, fingerprint text, state text, reason text, detail text, via text, route text, attempt bigint,
-            replay bigint, queue text, first_seen bigint, updated_at bigint, next_at bigint, expires_at bigint,
-            crashes bigint, repeats bigint, id_reused bigint, evidence text, targets text, attempts text)
-        ORDER BY identity
+        SELECT * FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
+            $11::text[], $12::text[], $13::text[], $14::bigint[], $15::bigint[], $16::text[], $17::bigint[], $18::bigint[],
+            $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[], $23::bigint[], $24::text[], $25::text[], $26::text[])
         ON CONFLICT (identity) DO UPDATE SET event_id = excluded.event_id, session_id = excluded.session_id,
             partner_id = excluded.partner_id, event = excluded.event, fingerprint = excluded.fingerprint,
             state = excluded.state, reason = excluded.reason, detail = excluded.detail, via = excluded.via,
@@ -73,23 +68,22 @@ const RECORD: Statement = Statement {
             first_seen = excluded.first_seen, updated_at = excluded.updated_at, next_at = excluded.next_at,
             expires_at = excluded.expires_at, crashes = excluded.crashes, repeats = excluded.repeats,
             id_reused = excluded.id_reused, evidence = excluded.evidence, targets = excluded.targets,
-            attempts = excluded.attempts, owner = nullif(e.owner, (SELECT owner FROM given)), version = e.version + 1
+            attempts = excluded.attempts, owner = nullif(e.owner, (SELECT owner FROM given)), version = e.version + 1,
+            unrecorded = false
         RETURNING e.version
     ), counted AS (
         UPDATE received SET total = total + (SELECT count(*) FROM recorded WHERE version = 1)
         WHERE shard = (SELECT shard FROM given) AND EXISTS (SELECT 1 FROM recorded WHERE version = 1)
     ), ticketed AS (
         INSERT INTO tickets (id, identity, target, user_id, token, sent_at, due_at)
-        SELECT id, identity, target, user_id, token, sent_at, due_at
-        FROM json_to_recordset($3::json) AS t (id text, identity text, target text, user_id text, token text,
-            sent_at bigint, due_at bigint)
+        SELECT * FROM unnest($27::text[], $28::text[], $29::text[], $30::text[], $31::text[], $32::bigint[], $33::bigint[])
         ON CONFLICT (id) DO NOTHING
     )
     INSERT INTO dead_letters (id, identity, session_id, partner_id, event, reason, error, route, attempt, replay,
         failed_at, first_seen, content_type, body_bytes, headers, body)
     SELECT id, identity, session_id, partner_id, event, reason, error, route, attempt, replay,
         failed_at, first_seen, content_type, body_bytes, headers, body
-    FROM json_to_recordset($4::json) AS l (id text, identity text, session_id text, partner_id text,
+    FROM json_to_recordset($2::json) AS l (id text, identity text, session_id text, partner_id text,
         event text, reason text, error text, route text, attempt bigint, replay bigint, failed_at bigint,
         first_seen bigint, content_type text, body_bytes bigint, headers text, body text)
     ON CONFLICT (id, identity, replay, failed_at) DO UPDATE SET ended = NULL, ended_at = NULL,
@@ -111,9 +105,10 @@ const BOOKS: Statement = Statement {
             0::bigint AS id_reused
         FROM received
         UNION ALL
-        SELECT state, via, reason, count(*), sum(repeats)::bigint,
-            sum(id_reused)::bigint
-        FROM events GROUP BY 1, 2, 3",
+        SELECT state, via, reason, count(*), sum(repeats)::bigint, sum(id_reused)::bigint
+        FROM events WHERE NOT unrecorded GROUP BY 1, 2, 3
+        UNION ALL
+        SELECT 'waiting', NULL, NULL, count(*), 0, 0 FROM events WHERE unrecorded",
 };
 
 /// By the index of the books: what waits is a small part of the rows.
@@ -123,7 +118,10 @@ const WAITING: Statement = Statement {
     sqlite: &["SELECT queue, min(first_seen) AS oldest, sum(CASE WHEN next_at < $1->>'late' THEN 1 ELSE 0 END) AS overdue
         FROM events WHERE state = 'waiting' GROUP BY queue"],
     postgres: "SELECT queue, min(first_seen) AS oldest, count(*) FILTER (WHERE next_at < ($1::json->>'late')::bigint) AS overdue
-        FROM events WHERE state = 'waiting' GROUP BY queue",
+        FROM (
+            SELECT queue, first_seen, next_at FROM events WHERE state = 'waiting' AND NOT unrecorded
+            UNION ALL SELECT NULL, first_seen, NULL FROM events WHERE unrecorded
+        ) AS waiting GROUP BY queue",
 };
 
 /// What waits in one queue, or in hand (no queue).
@@ -143,29 +141,50 @@ struct Parameter<'a> {
 }
 
 /// Returns the parameters of [`RECORD`].
-fn parameters(worker: &Worker, records: &[Arc<Record>]) -> Result<[String; 4], StoreError> {
+fn parameters(db: &Database, worker: &Worker, records: &[Arc<Record>]) -> Result<Parameters, StoreError> {
     let tickets: Vec<&Ticket> = records.iter().flat_map(|record| &record.tickets).collect();
     let letters: Vec<LetterRow> =
         records.iter().filter_map(|record| record.letter.as_ref()).map(LetterRow::new).collect();
-    let parameter = Parameter { owner: &worker.owner, shard: worker.shard };
-    Ok([write(&parameter)?, rows(records)?, write(&tickets)?, write(&letters)?])
-}
-
-/// Returns the rows of `records` as JSON. The texts inside a row are JSON that no database looks into, so they go in as they are,
-/// but for the one escape that PostgreSQL refuses wherever it reads JSON: where it occurs they go in as texts.
-fn rows(records: &[Arc<Record>]) -> Result<String, StoreError> {
     let entries: Vec<&Entry> = records.iter().map(|record| &record.entry).collect();
-    let rows = write(&entries)?;
-    if memchr::memmem::find(rows.as_bytes(), br"\u0000").is_none() {
-        return Ok(rows);
+    let header = Parameter { owner: &worker.owner, shard: worker.shard };
+    let mut texts = vec![write(&header)?, write(&letters)?];
+    if db.is_sqlite() {
+        texts.extend([write(&entries)?, write(&tickets)?]);
+        return Ok(Parameters::Texts(texts));
     }
-    let mut rows = serde_json::to_value(entries).map_err(|error| StoreError::Data(format!("not JSON: {error}")))?;
-    for row in rows.as_array_mut().into_iter().flatten() {
-        for text in ["evidence", "targets", "attempts"] {
-            row[text] = row[text].to_string().into();
-        }
-    }
-    write(&rows)
+    Columns::after(&texts)
+        .texts(&entries, |entry| entry.identity.as_str())
+        .texts(&entries, |entry| entry.event_id.as_str())
+        .texts(&entries, |entry| entry.session_id.as_deref())
+        .texts(&entries, |entry| entry.partner_id.as_deref())
+        .texts(&entries, |entry| entry.event.as_deref())
+        .texts(&entries, |entry| entry.fingerprint.as_str())
+        .texts(&entries, |entry| entry.state.as_str())
+        .texts(&entries, |entry| entry.reason.as_deref())
+        .texts(&entries, |entry| entry.detail.as_deref())
+        .texts(&entries, |entry| entry.via.map(Via::as_str))
+        .texts(&entries, |entry| entry.route.as_deref())
+        .numbers(&entries, |entry| i64::from(entry.attempt))
+        .numbers(&entries, |entry| i64::from(entry.replay))
+        .texts(&entries, |entry| entry.queue.as_deref())
+        .numbers(&entries, |entry| entry.first_seen)
+        .numbers(&entries, |entry| entry.updated_at)
+        .numbers(&entries, |entry| entry.next_at)
+        .numbers(&entries, |entry| entry.expires_at)
+        .numbers(&entries, |entry| i64::from(entry.crashes))
+        .numbers(&entries, |entry| i64::from(entry.repeats))
+        .numbers(&entries, |entry| i64::from(entry.id_reused))
+        .json(&entries, |entry| &entry.evidence)
+        .json(&entries, |entry| &entry.targets)
+        .json(&entries, |entry| &entry.attempts)
+        .texts(&tickets, |ticket| ticket.id.as_str())
+        .texts(&tickets, |ticket| ticket.identity.as_str())
+        .texts(&tickets, |ticket| ticket.target.as_str())
+        .texts(&tickets, |ticket| ticket.user_id.as_str())
+        .texts(&tickets, |ticket| ticket.token.as_str())
+        .numbers(&tickets, |ticket| ticket.sent_at)
+        .numbers(&tickets, |ticket| ticket.due_at)
+        .parameters()
 }
 
 /// Writes a batch; one answer per record, in order.
@@ -176,9 +195,9 @@ pub(super) async fn record_batch(
 ) -> Vec<Result<(), StoreError>> {
     let run = |part: &[Arc<Record>]| -> BoxFuture<'static, Result<Vec<()>, StoreError>> {
         let (db, count) = (db.clone(), part.len());
-        let parameters = parameters(&worker, part);
+        let parameters = parameters(&db, &worker, part);
         Box::pin(async move {
-            db.call_texts::<()>(&RECORD, &parameters?.each_ref().map(String::as_str)).await?;
+            db.call_with::<()>(&RECORD, parameters?).await?;
             Ok(vec![(); count])
         })
     };

@@ -3,8 +3,8 @@
 //! Called by `worker` (claim, record, tickets), `cli` and `http` (reading). It keeps and finds; it decides nothing. Every
 //! call is bounded by a timeout; a lost database is [`StoreError::Unavailable`], never a wrong answer.
 //!
-//! Every statement takes one JSON text, so that a batch of a hundred rows is one statement on either database; each
-//! file below holds the texts for both beside the function that runs them.
+//! A batch of a hundred rows is one statement on either database: rows go in as one JSON text, or, where there are many on PostgreSQL, as
+//! one array for each column. Each file below holds the texts for both beside the function that runs them.
 
 mod claims;
 mod ledger;

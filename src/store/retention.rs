@@ -14,25 +14,30 @@ const PRUNE_BATCH: usize = 1000;
 /// How long what operators did is kept: longer than anybody asks for it.
 const ACTIONS_KEPT: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// A row stays as long as its dead letter lies in the queue (a replay must know which targets accepted) and while somebody
-/// is at it. The first text of SQLite takes from the counter what the second deletes.
+/// What goes on SQLite: a row stays as long as its dead letter lies in the queue (a replay must know which targets accepted) and
+/// while somebody is at it.
+macro_rules! old_events_sqlite {
+    () => {
+        "SELECT e.identity FROM events AS e
+        WHERE e.state <> 'waiting' AND e.updated_at < (SELECT ms FROM clock) - $1->>'keep'
+            AND (e.owner IS NULL OR e.claimed_at < (SELECT ms FROM clock) - $1->>'keep')
+            AND e.identity NOT IN (SELECT identity FROM dead_letters WHERE ended IS NULL)
+        ORDER BY e.updated_at, e.identity LIMIT $1->>'limit'"
+    };
+}
+
+/// Tickets go with the row of their event. The first texts of SQLite deal with what the last deletes.
 const PRUNE_EVENTS: Statement = Statement {
     name: "prune_events",
     writes: true,
     sqlite: &[
-        "UPDATE received SET total = total - (SELECT count(*) FROM (
-            SELECT 1 FROM events AS e WHERE e.state <> 'waiting' AND e.updated_at < (SELECT ms FROM clock) - $1->>'keep'
-                AND (e.owner IS NULL OR e.claimed_at < (SELECT ms FROM clock) - $1->>'keep')
-                AND e.identity NOT IN (SELECT identity FROM dead_letters WHERE ended IS NULL)
-            ORDER BY e.updated_at, e.identity LIMIT $1->>'limit'))
-        WHERE shard = $1->>'shard'",
-        "DELETE FROM events WHERE identity IN (
-            SELECT e.identity FROM events AS e
-            WHERE e.state <> 'waiting' AND e.updated_at < (SELECT ms FROM clock) - $1->>'keep'
-                AND (e.owner IS NULL OR e.claimed_at < (SELECT ms FROM clock) - $1->>'keep')
-                AND e.identity NOT IN (SELECT identity FROM dead_letters WHERE ended IS NULL)
-            ORDER BY e.updated_at, e.identity LIMIT $1->>'limit')
-        RETURNING 1",
+        concat!(
+            "UPDATE received SET total = total - (SELECT count(*) FROM (",
+            old_events_sqlite!(),
+            ")) WHERE shard = $1->>'shard'"
+        ),
+        concat!("DELETE FROM tickets WHERE identity IN (", old_events_sqlite!(), ")"),
+        concat!("DELETE FROM events WHERE identity IN (", old_events_sqlite!(), ") RETURNING 1"),
     ],
     postgres: "WITH gone AS (
         DELETE FROM events WHERE identity IN (
@@ -41,23 +46,13 @@ const PRUNE_EVENTS: Statement = Statement {
                 AND (e.owner IS NULL OR e.claimed_at < (SELECT ms FROM clock) - ($1::json->>'keep')::bigint)
                 AND NOT EXISTS (SELECT 1 FROM dead_letters AS l WHERE l.identity = e.identity AND l.ended IS NULL)
             ORDER BY e.updated_at LIMIT ($1::json->>'limit')::bigint FOR UPDATE SKIP LOCKED)
-        RETURNING 1::bigint
+        RETURNING identity
     ), counted AS (
         UPDATE received SET total = total - (SELECT count(*) FROM gone) WHERE shard = ($1::json->>'shard')::bigint
+    ), tickets_gone AS (
+        DELETE FROM tickets WHERE identity = ANY (ARRAY(SELECT identity FROM gone))
     )
-    SELECT * FROM gone",
-};
-
-const PRUNE_TICKETS: Statement = Statement {
-    name: "prune_tickets",
-    writes: true,
-    sqlite: &["DELETE FROM tickets WHERE id IN (
-            SELECT id FROM tickets WHERE sent_at < (SELECT ms FROM clock) - $1->>'keep' ORDER BY sent_at LIMIT $1->>'limit')
-        RETURNING 1"],
-    postgres: "DELETE FROM tickets WHERE id IN (
-            SELECT id FROM tickets WHERE sent_at < (SELECT ms FROM clock) - ($1::json->>'keep')::bigint
-            ORDER BY sent_at LIMIT ($1::json->>'limit')::bigint FOR UPDATE SKIP LOCKED)
-        RETURNING 1::bigint",
+    SELECT 1::bigint FROM gone",
 };
 
 const PRUNE_LETTERS: Statement = Statement {
@@ -93,26 +88,32 @@ const PRUNE_WORKERS: Statement = Statement {
     postgres: "DELETE FROM workers WHERE beat_at < (SELECT ms FROM clock) - 86400000",
 };
 
+/// On PostgreSQL what has only been claimed is in no index but its own, and has no tickets.
 const FORGET: Statement = Statement {
     name: "forget",
     writes: true,
     sqlite: &[
         "UPDATE received SET total = total - (SELECT count(*) FROM events WHERE partner_id = $1->>'user')
         WHERE shard = $1->>'shard'",
+        "DELETE FROM tickets WHERE identity IN (SELECT identity FROM events WHERE partner_id = $1->>'user')
+        RETURNING 'tickets'",
         "DELETE FROM events WHERE partner_id = $1->>'user' RETURNING 'events'",
-        "DELETE FROM tickets WHERE user_id = $1->>'user' RETURNING 'tickets'",
         "DELETE FROM dead_letters WHERE partner_id = $1->>'user' RETURNING 'letters'",
     ],
-    postgres: "WITH events_gone AS (
-        DELETE FROM events WHERE partner_id = $1::json->>'user' RETURNING 'events'
+    postgres: "WITH recorded_gone AS (
+        DELETE FROM events WHERE partner_id = $1::json->>'user' AND NOT unrecorded RETURNING identity
+    ), claimed_gone AS (
+        DELETE FROM events WHERE partner_id = $1::json->>'user' AND unrecorded RETURNING 'events'
     ), counted AS (
-        UPDATE received SET total = total - (SELECT count(*) FROM events_gone) WHERE shard = ($1::json->>'shard')::bigint
+        UPDATE received SET total = total - (SELECT count(*) FROM recorded_gone) - (SELECT count(*) FROM claimed_gone)
+        WHERE shard = ($1::json->>'shard')::bigint
     ), tickets_gone AS (
-        DELETE FROM tickets WHERE user_id = $1::json->>'user' RETURNING 'tickets'
+        DELETE FROM tickets WHERE identity = ANY (ARRAY(SELECT identity FROM recorded_gone)) RETURNING 'tickets'
     ), letters_gone AS (
         DELETE FROM dead_letters WHERE partner_id = $1::json->>'user' RETURNING 'letters'
     )
-    SELECT * FROM events_gone UNION ALL SELECT * FROM tickets_gone UNION ALL SELECT * FROM letters_gone",
+    SELECT 'events' FROM recorded_gone UNION ALL SELECT * FROM claimed_gone UNION ALL SELECT * FROM tickets_gone
+    UNION ALL SELECT * FROM letters_gone",
 };
 
 const KEPT: Statement = Statement {
@@ -120,11 +121,16 @@ const KEPT: Statement = Statement {
     writes: false,
     sqlite: &["SELECT (SELECT count(*) FROM events WHERE partner_id = $1->>'user') AS events,
         (SELECT count(*) FROM events WHERE partner_id = $1->>'user' AND state = 'waiting') AS waiting,
-        (SELECT count(*) FROM tickets WHERE user_id = $1->>'user') AS tickets,
+        (SELECT count(*) FROM tickets WHERE identity IN (
+            SELECT identity FROM events WHERE partner_id = $1->>'user')) AS tickets,
         (SELECT count(*) FROM dead_letters WHERE partner_id = $1->>'user') AS letters"],
-    postgres: "SELECT (SELECT count(*) FROM events WHERE partner_id = $1::json->>'user') AS events,
-        (SELECT count(*) FROM events WHERE partner_id = $1::json->>'user' AND state = 'waiting') AS waiting,
-        (SELECT count(*) FROM tickets WHERE user_id = $1::json->>'user') AS tickets,
+    postgres: "WITH kept AS MATERIALIZED (
+        SELECT identity, state FROM events WHERE partner_id = $1::json->>'user' AND NOT unrecorded
+        UNION ALL SELECT identity, state FROM events WHERE partner_id = $1::json->>'user' AND unrecorded
+    )
+    SELECT (SELECT count(*) FROM kept) AS events,
+        (SELECT count(*) FROM kept WHERE state = 'waiting') AS waiting,
+        (SELECT count(*) FROM tickets WHERE identity = ANY (ARRAY(SELECT identity FROM kept))) AS tickets,
         (SELECT count(*) FROM dead_letters WHERE partner_id = $1::json->>'user') AS letters",
 };
 
@@ -151,17 +157,12 @@ pub struct Forgotten {
 }
 
 impl Store {
-    /// Deletes what ended longer ago than `retention` (ledger, tickets) and `dead_retention` (index), and what operators did a
+    /// Deletes what ended longer ago than `retention` (ledger with tickets) and `dead_retention` (index), and what operators did a
     /// year ago, in small batches, by the database's clock; returns rows deleted. A row whose dead letter is still in the index stays with it.
     pub async fn prune(&self, retention: Duration, dead_retention: Duration) -> Result<u64, StoreError> {
         let mut deleted = 0;
         // Letters first: they keep rows of the ledger.
-        let steps = [
-            (&PRUNE_LETTERS, dead_retention),
-            (&PRUNE_EVENTS, retention),
-            (&PRUNE_TICKETS, retention),
-            (&PRUNE_ACTIONS, ACTIONS_KEPT),
-        ];
+        let steps = [(&PRUNE_LETTERS, dead_retention), (&PRUNE_EVENTS, retention), (&PRUNE_ACTIONS, ACTIONS_KEPT)];
         for (statement, keep) in steps {
             let keep = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX / 2);
             let parameter = json!({ "keep": keep, "limit": PRUNE_BATCH, "shard": self.worker.shard });

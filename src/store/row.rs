@@ -1,15 +1,16 @@
 //! Rows of the ledger and of the dead-letter index as the databases see them, in both directions.
 //!
-//! Called by the files that run statements. Rows go in as JSON (an [`Entry`] as it is: its fields are the columns) and come back
-//! as columns; evidence, targets, attempts and headers are texts inside, which no database looks into.
+//! Called by the files that run statements. Rows go in as JSON (an [`Entry`] as it is: its fields are the columns), or as [`Columns`]
+//! where there are many, and come back as columns; evidence, targets, attempts and headers are texts inside, which no database looks into.
 
 use std::collections::BTreeMap;
 
 use serde::{Serialize, de::DeserializeOwned};
+use sqlx::{Arguments, Encode, Postgres, Type, postgres::PgArguments};
 
 use crate::domain::ledger::{Entry, Letter, State, TargetKey, TargetRecord, Via};
 
-use super::StoreError;
+use super::{StoreError, database::Parameters};
 
 /// One row of `events`, without its claim.
 #[derive(sqlx::FromRow)]
@@ -161,6 +162,48 @@ impl LetterRow {
             body: self.body,
             body_bytes: self.body_bytes,
         })
+    }
+}
+
+/// Rows for PostgreSQL: one array for each column, in the order of the statement's parameters.
+pub(super) struct Columns(Result<PgArguments, StoreError>);
+
+impl Columns {
+    /// Begins with `parameters` of JSON that stand before the columns.
+    pub fn after(parameters: &[String]) -> Columns {
+        parameters.iter().fold(Columns(Ok(PgArguments::default())), |columns, text| columns.add(text.as_str()))
+    }
+
+    /// Adds a column of texts.
+    pub fn texts<'a, I, T: Into<Option<&'a str>>>(self, rows: &'a [I], field: impl Fn(&'a I) -> T) -> Columns {
+        self.add(rows.iter().map(|row| field(row).into()).collect::<Vec<Option<&str>>>())
+    }
+
+    /// Adds a column of numbers.
+    pub fn numbers<'a, I, N: Into<Option<i64>>>(self, rows: &'a [I], field: impl Fn(&'a I) -> N) -> Columns {
+        self.add(rows.iter().map(|row| field(row).into()).collect::<Vec<Option<i64>>>())
+    }
+
+    /// Adds a column of JSON that the database keeps as a text.
+    pub fn json<'a, I, V: Serialize + 'a>(self, rows: &'a [I], field: impl Fn(&'a I) -> &'a V) -> Columns {
+        match rows.iter().map(|row| write(field(row))).collect::<Result<Vec<String>, _>>() {
+            Ok(texts) => self.add(texts),
+            Err(error) => Columns(Err(error)),
+        }
+    }
+
+    /// Returns the parameters of the statement.
+    pub fn parameters(self) -> Result<Parameters, StoreError> {
+        self.0.map(Parameters::Columns)
+    }
+
+    fn add<'q>(mut self, value: impl Encode<'q, Postgres> + Type<Postgres>) -> Columns {
+        if let Ok(arguments) = &mut self.0
+            && let Err(error) = arguments.add(value)
+        {
+            self.0 = Err(StoreError::Data(format!("not a parameter: {error}")));
+        }
+        self
     }
 }
 

@@ -1,6 +1,9 @@
 //! Who may be at an event, and what becomes of claims whose owner dies, leaves or starts again.
 
-use herald::{domain::ledger::Claimed, store::StoreError};
+use herald::{
+    domain::ledger::{Claim, Claimed, Entry},
+    store::{Find, StoreError, Waiting},
+};
 
 use super::{claim, entry, granted, on_both, record};
 
@@ -169,6 +172,38 @@ async fn an_event_workers_died_over_is_nobodys_until_it_is_claimed_alone() {
             let claimed = if alone { store.claim_alone(claim("i1")).await } else { store.claim(claim("i1")).await };
             assert_eq!(granted(claimed.unwrap()).0.crashes, crashes);
         }
+    })
+    .await;
+}
+
+/// PostgreSQL keeps what has only been claimed out of the indexes that everything else is found by.
+#[tokio::test]
+async fn an_event_in_hand_is_found_and_counted_like_any_other() {
+    on_both(async |place| {
+        let store = place.open("a").await;
+        store.record(record(Entry { first_seen: 2_000, ..entry("recorded") })).await.unwrap();
+        for (name, first_seen) in [("earlier", 1_000), ("later", 3_000)] {
+            let claim =
+                Claim { first_seen, event_id: "e1".to_owned(), partner_id: Some("u1".to_owned()), ..claim(name) };
+            granted(store.claim(claim).await.unwrap());
+        }
+        let names = async |find: Find, limit: u32| -> Vec<String> {
+            store.find(&find, limit).await.unwrap().into_iter().map(|entry| entry.identity).collect()
+        };
+        assert_eq!(names(Find::User("u1".into()), 10).await, ["later", "recorded", "earlier"]);
+        assert_eq!(names(Find::User("u1".into()), 2).await, ["later", "recorded"]);
+        assert_eq!(names(Find::Session("s1".into()), 10).await, ["later", "recorded", "earlier"]);
+        assert_eq!(names(Find::Id("e1".into()), 10).await, ["later", "earlier"]);
+        let books = store.books().await.unwrap();
+        assert_eq!((books.received, books.waiting, books.closed()), (3, 2, true));
+        let in_hand = Waiting { queue: None, oldest: 1_000, overdue: 0 };
+        assert_eq!(store.waiting(i64::MAX).await.unwrap(), [in_hand]);
+        // Once it was seen again it is found like what is recorded, and once only.
+        granted(store.claim(claim("later")).await.unwrap());
+        store.record(record(entry("earlier"))).await.unwrap();
+        assert_eq!(names(Find::User("u1".into()), 10).await, ["later", "recorded", "earlier"]);
+        let books = store.books().await.unwrap();
+        assert_eq!((books.received, books.waiting, books.closed()), (3, 1, true));
     })
     .await;
 }
