@@ -73,6 +73,7 @@ pub struct Worker<B> {
     settings: Settings,
     readiness: Readiness,
     management: Option<Management>,
+    meters: meters::Meters,
     state: State,
 }
 

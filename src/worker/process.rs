@@ -44,17 +44,17 @@ impl<B: Broker> Worker<B> {
         let span = tracing::debug_span!("event", id = received.id());
         let path = AssertUnwindSafe(self.process(received)).catch_unwind().instrument(span);
         match path.await {
-            Ok(Ok(())) => self.count_processed(received, begun, ""),
+            Ok(Ok(())) => self.count_processed(received, begun),
             Ok(Err(interrupted)) => {
                 spans::interrupted(&interrupted);
                 self.keep_claim(received, &interrupted);
                 metrics::counter!("herald_interrupted_total").increment(1);
-                self.count_processed(received, begun, "interrupted");
+                self.count_broken_off(received, begun, "interrupted");
                 tracing::debug!(event.id = received.id(), ?interrupted, "left with the broker");
             }
             Err(_) => {
                 metrics::counter!("herald_panics_total").increment(1);
-                self.count_processed(received, begun, "panic");
+                self.count_broken_off(received, begun, "panic");
                 tracing::error!(
                     event.id = received.id(),
                     "a bug in herald made the handling of this event panic; it is retried"

@@ -56,6 +56,7 @@ impl<B: Broker> Worker<B> {
             settings,
             readiness,
             management,
+            meters: Default::default(),
             state,
         })
     }

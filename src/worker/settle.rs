@@ -6,6 +6,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use metrics::Counter;
+
 use super::{Interrupted, Received, Worker, clock, gather::Claimed, letters::index_letter, meters::Settled, spans};
 use crate::{
     broker::{Broker, marks::Marks},
@@ -82,7 +84,7 @@ impl<B: Broker> Worker<B> {
             }
         }
         entry.evidence.copied = entry.evidence.copied.or_else(|| received.copied_because());
-        let settled = Settled::of(&entry);
+        let settled = self.note_settled(received, Settled::of(&entry));
         self.report(received, &entry);
         self.record(Record { entry: *entry, tickets, letter }).await;
         self.ack(received, settled).await;
@@ -120,7 +122,7 @@ impl<B: Broker> Worker<B> {
         (entry.reason, entry.detail) = (marks.reason.clone(), marks.error.clone());
         let letter = Some(index_letter(&message, &marks, None));
         span.run(Box::pin(self.publish_copy(received, &self.topology.dead(), message))).await?;
-        let settled = Settled::of(&entry);
+        let settled = self.note_settled(received, Settled::of(&entry));
         self.report(received, &entry);
         self.record(Record { entry, tickets: Vec::new(), letter }).await;
         self.ack(received, settled).await;
@@ -134,7 +136,7 @@ impl<B: Broker> Worker<B> {
         let marks = Marks { id, reason: Some(reason.into()), ..received.marks_for_copy() };
         let queue = self.topology.retry(self.policy.schedule[0]);
         span.run(Box::pin(self.publish_copy(received, &queue, received.copy(&marks)))).await?;
-        self.ack(received, Settled::unrouted("postponed", reason)).await;
+        self.ack(received, self.note_settled(received, Settled::unrouted("postponed", reason))).await;
         Ok(())
     }
 
@@ -143,7 +145,7 @@ impl<B: Broker> Worker<B> {
         let _span = Span::stop("settle");
         // Writing the row gives up the claim, which would turn the newer copy away from every other worker.
         self.record(Record { entry, tickets: Vec::new(), letter: None }).await;
-        self.ack(received, Settled::unrouted("stale", "")).await;
+        self.ack(received, self.note_settled(received, Settled::unrouted("stale", ""))).await;
         Ok(())
     }
 
@@ -151,7 +153,7 @@ impl<B: Broker> Worker<B> {
     pub(super) async fn settle_repeat(&self, received: &Received, entry: Entry) -> Result<(), Interrupted> {
         let _span = Span::stop("settle");
         self.record(Record { entry, tickets: Vec::new(), letter: None }).await;
-        self.ack(received, Settled::unrouted("repeat", "")).await;
+        self.ack(received, self.note_settled(received, Settled::unrouted("repeat", ""))).await;
         Ok(())
     }
 
@@ -198,7 +200,7 @@ impl<B: Broker> Worker<B> {
         {
             tracing::debug!(event.id = event.id, %error, "the claim was not given up; it is void after half an hour");
         }
-        self.ack(received, Settled::unrouted("unable", reason)).await;
+        self.ack(received, self.note_settled(received, Settled::unrouted("unable", reason))).await;
         Ok(())
     }
 
@@ -228,9 +230,8 @@ impl<B: Broker> Worker<B> {
         }
     }
 
-    async fn ack(&self, received: &Received, settled: Settled) {
-        spans::settled(settled.disposition, &settled.reason);
-        self.count_settled(received, settled);
+    async fn ack(&self, received: &Received, settled: Counter) {
+        settled.increment(1);
         self.state.live.settle();
         if !received.delivery.receipt.ack().await {
             metrics::counter!("herald_settles_lost_total").increment(1);

@@ -126,12 +126,15 @@ async fn write(channel: &Channel, frames: Vec<Frame>) {
     let sends = frames.iter().map(|frame| channel.basic_ack(frame.tag, BasicAckOptions { multiple: frame.multiple }));
     let written = timeout(WRITE, join_all(sends)).await;
     let results = written.unwrap_or_default().into_iter().map(|sent| sent.is_ok());
+    let mut unsent = 0;
     for (frame, sent) in frames.iter().zip(results.chain(std::iter::repeat(false))) {
-        meters::acknowledged(begun.elapsed(), sent);
         if !sent {
+            unsent += 1;
             meters::settles_lost(frame.count);
         }
     }
+    meters::acknowledged(frames.len() - unsent, begun.elapsed(), true);
+    meters::acknowledged(unsent, begun.elapsed(), false);
 }
 
 /// The right to settle one delivery.
@@ -163,7 +166,7 @@ impl Receipt {
         let Some((acks, tag)) = &self.gathers else {
             let begun = Instant::now();
             let sent = matches!(timeout(WRITE, self.acker.ack(BasicAckOptions::default())).await, Ok(Ok(true)));
-            meters::acknowledged(begun.elapsed(), sent);
+            meters::acknowledged(1, begun.elapsed(), sent);
             return sent;
         };
         acks.settle(*tag)

@@ -32,7 +32,7 @@ pub(super) fn published(destination: &str, took: Duration, error: Option<&Broker
         "error_type" => error
     )
     .increment(1);
-    operation("publish", destination, took, error);
+    operation("publish", destination, 1, took, error);
 }
 
 /// Counts a refusal of our credentials or rights.
@@ -45,12 +45,14 @@ pub(super) fn settles_lost(count: usize) {
     metrics::counter!("herald_settles_lost_total").increment(count as u64);
 }
 
-/// Records one frame of acknowledgement. Which queue it was for its right does not know.
-pub(super) fn acknowledged(took: Duration, sent: bool) {
-    operation("ack", "", took, if sent { "" } else { "not_sent" });
+/// Records frames of acknowledgement that were written together. Which queue they were for their right does not know.
+pub(super) fn acknowledged(frames: usize, took: Duration, sent: bool) {
+    if frames > 0 {
+        operation("ack", "", frames, took, if sent { "" } else { "not_sent" });
+    }
 }
 
-fn operation(name: &'static str, destination: &str, took: Duration, error: &'static str) {
+fn operation(name: &'static str, destination: &str, count: usize, took: Duration, error: &'static str) {
     metrics::histogram!(
         "messaging_client_operation_duration_seconds",
         "messaging_system" => SYSTEM,
@@ -58,5 +60,5 @@ fn operation(name: &'static str, destination: &str, took: Duration, error: &'sta
         "messaging_destination_name" => destination.to_owned(),
         "error_type" => error
     )
-    .record(took.as_secs_f64());
+    .record_many(took.as_secs_f64(), count);
 }

@@ -100,8 +100,8 @@ impl Amqp {
         let address = Address::parse(&url, ca_file);
         let (set_up, complaint) = (Arc::new(Mutex::new(())), Arc::default());
         let (stop, supervisors) = (CancellationToken::new(), TaskTracker::new());
-        let start = |purpose: &str| {
-            let (name, address) = (format!("herald {instance} {purpose}"), address.clone());
+        let start = |purpose: &str, address| {
+            let name = format!("herald {instance} {purpose}");
             let link = Link::new();
             let topology = (role != Role::Inspect).then(|| topology.clone());
             let plan = Plan { address, name, topology, set_up: Arc::clone(&set_up), complaint: Arc::clone(&complaint) };
@@ -109,9 +109,9 @@ impl Amqp {
             link
         };
         let (consume, publish) = match role {
-            Role::Worker => (start("consume"), start("publish")),
+            Role::Worker => (start("consume", address.clone()), start("publish", address.map(Address::for_publishing))),
             Role::Command | Role::Inspect => {
-                let link = start("command");
+                let link = start("command", address);
                 (Arc::clone(&link), link)
             }
         };

@@ -17,6 +17,10 @@ use crate::broker::BrokerError;
 /// Seconds between heartbeats unless the URL says otherwise: a dead peer is noticed after twice as long.
 const HEARTBEAT_SECONDS: u16 = 10;
 
+/// Bytes in a frame, as RabbitMQ is shipped; what herald publishes has at most half of it in headers, and bodies span frames.
+/// https://www.rabbitmq.com/docs/configure#config-items
+const FRAME_BYTES: u32 = 131_072;
+
 /// Largest authority file read, in bytes.
 const MAX_CA_FILE: u64 = 1024 * 1024;
 
@@ -40,6 +44,13 @@ impl Address {
         })?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
         Ok(Address { uri, ca_file })
+    }
+
+    /// Returns the address for a connection that only publishes. lapin then makes its buffers once, of pages that nothing has touched;
+    /// when it learns the size from the broker, it fills 8 MB with zeros. What is consumed may need larger frames: there the broker says.
+    pub(super) fn for_publishing(mut self) -> Address {
+        self.uri.query.frame_max.get_or_insert(FRAME_BYTES);
+        self
     }
 
     pub(super) fn uri(&self) -> AMQPUri {
