@@ -2,7 +2,7 @@
 //!
 //! Called by the client's coalescer. Reads only; safe to repeat. Never guesses: what was not answered is a failure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use futures::{StreamExt as _, stream};
 
@@ -18,7 +18,7 @@ use super::{
     Presence, Shared,
     classify::{Fault, Scope, item_fault},
     transport::{Call, Repeat},
-    wire,
+    wire::{self, ItemResult},
 };
 
 /// Members on a page of a single look-up, which is filtered by client id: one per connection of one user.
@@ -38,7 +38,7 @@ pub(super) struct Ask {
 impl Ask {
     /// What the channel adds to a batch's query, in bytes.
     pub(super) fn weight(&self) -> usize {
-        wire::query_value(&self.channel).len() + "%2C".len()
+        wire::query_length(&self.channel) + "%2C".len()
     }
 }
 
@@ -116,10 +116,10 @@ async fn batch(shared: &Shared, asks: &[&Ask]) -> Result<(Vec<Result<Presence, F
             Err(fault) => return Ok((asks.iter().map(|_| Err(fault.clone())).collect(), false)),
         }
     };
+    let results: HashMap<&str, &ItemResult> = results.iter().map(|result| (result.channel.as_str(), result)).collect();
     let mut answers = Vec::with_capacity(asks.len());
     for ask in asks.iter().copied() {
-        let found = results.iter().find(|result| result.channel == ask.channel);
-        let answer = found.map(|result| match (&result.presence, &result.error) {
+        let answer = results.get(ask.channel.as_str()).map(|result| match (&result.presence, &result.error) {
             (Some(members), None) => Ok(Presence { members: wire::count(members, &ask.client_id) }),
             (_, error) => Err(item_fault(error.clone().unwrap_or_default())),
         });

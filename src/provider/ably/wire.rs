@@ -33,6 +33,11 @@ pub(super) fn query_value(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
+/// Returns how many bytes [`query_value`] makes of `text`.
+pub(super) fn query_length(text: &str) -> usize {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).map(str::len).sum()
+}
+
 /// Tells whether a channel's name can stand in an address: `.` and `..` would name another one.
 pub(super) fn is_addressable(channel: &str) -> bool {
     !matches!(channel, "" | "." | "..")
@@ -104,18 +109,14 @@ pub(super) fn members(reply: &Reply) -> Option<Vec<Member>> {
     serde_json::from_slice(&reply.body).ok()
 }
 
+/// The results of a batch in one object. Not an enum of all shapes: serde would copy the whole answer before it knows which.
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum Results {
+#[serde(rename_all = "camelCase")]
+struct Results {
     /// Old shape of a partial failure.
-    #[serde(rename_all = "camelCase")]
-    Legacy { batch_response: Vec<ItemResult> },
+    batch_response: Option<Vec<ItemResult>>,
     /// One spec, or batch presence.
-    One { results: Vec<ItemResult> },
-    /// One entry per spec.
-    Specs(Vec<Spec>),
-    /// Old shape without a failure.
-    Flat(Vec<ItemResult>),
+    results: Option<Vec<ItemResult>>,
 }
 
 #[derive(Deserialize)]
@@ -125,10 +126,14 @@ struct Spec {
 
 /// Returns the results of a batch in the order of its channels, or `None` when the answer cannot be read.
 pub(super) fn results(reply: &Reply) -> Option<Vec<ItemResult>> {
-    Some(match serde_json::from_slice(&reply.body).ok()? {
-        Results::Legacy { batch_response: results } | Results::One { results } | Results::Flat(results) => results,
-        Results::Specs(specs) => specs.into_iter().flat_map(|spec| spec.results).collect(),
-    })
+    if let Ok(Results { batch_response, results }) = serde_json::from_slice(&reply.body) {
+        return batch_response.or(results);
+    }
+    // One entry for each spec; or the old shape without a failure.
+    match serde_json::from_slice::<Vec<Spec>>(&reply.body) {
+        Ok(specs) => Some(specs.into_iter().flat_map(|spec| spec.results).collect()),
+        Err(_) => serde_json::from_slice(&reply.body).ok(),
+    }
 }
 
 /// Returns path and query of the next page. The link is relative to the page it came with; one that leads to another
@@ -170,6 +175,7 @@ mod tests {
         let odd = "ü 🙂+%2B&a=b!~*'()/:,@";
         assert_eq!(query_value(odd), "%C3%BC+%F0%9F%99%82%2B%252B%26a%3Db%21%7E*%27%28%29%2F%3A%2C%40");
         assert_eq!(query_value("a:b,c d&e"), "a%3Ab%2Cc+d%26e");
+        assert_eq!(query_length(odd), query_value(odd).len());
         assert!(is_addressable("...") && !is_addressable("..") && !is_addressable(".") && !is_addressable(""));
     }
 

@@ -95,33 +95,19 @@ impl Verdict {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    Many(Vec<Verdict>),
-    One(Box<Verdict>),
+struct Answer<T> {
+    data: T,
 }
 
-#[derive(Deserialize)]
-struct Tickets {
-    data: OneOrMany,
-}
-
-/// Returns the tickets in the order of the messages.
+/// Returns the tickets in the order of the messages: an array, or one object.
 pub(super) fn tickets(body: &[u8]) -> Option<Vec<Verdict>> {
-    Some(match serde_json::from_slice::<Tickets>(body).ok()?.data {
-        OneOrMany::Many(tickets) => tickets,
-        OneOrMany::One(ticket) => vec![*ticket],
-    })
-}
-
-#[derive(Deserialize)]
-struct Receipts {
-    data: HashMap<String, Verdict>,
+    let many = serde_json::from_slice(body).map(|Answer { data }| data);
+    many.or_else(|_| serde_json::from_slice(body).map(|Answer { data }| vec![data])).ok()
 }
 
 /// Returns the receipts by ticket id; ids Expo does not know (yet, or any more) are absent.
 pub(super) fn receipts(body: &[u8]) -> Option<HashMap<String, Verdict>> {
-    serde_json::from_slice::<Receipts>(body).ok().map(|receipts| receipts.data)
+    serde_json::from_slice(body).map(|Answer { data }| data).ok()
 }
 
 /// An error of a whole request, in either of Expo's shapes.
