@@ -244,9 +244,10 @@ async fn what_became_too_late_in_hand_is_dead_without_a_request() {
         ..Match::default()
     };
     control.add_fault(Fault { matching: at(Endpoint::Presence, "s1"), ..Fault::new(Action::Hold) });
-    let asked_to_wait = Fault { times: Some(1), retry_after: Some(4), ..Fault::new(Action::Throttle) };
+    let asked_to_wait = Fault { times: Some(1), retry_after: Some(5), ..Fault::new(Action::Throttle) };
     control.add_fault(Fault { matching: at(Endpoint::Publish, "s2"), ..asked_to_wait });
-    let life = jiff::Timestamp::now() + Duration::from_secs(3);
+    // Less than the throttle's pause, which is the longest that waits in hand; else as long as can be, for a busy machine.
+    let life = jiff::Timestamp::now() + Duration::from_millis(4_500);
     for (id, session, user) in [("looked-up", "s1", "ben"), ("throttled", "s2", "ada")] {
         let mut event = event(id, "partner.advanced", session, user);
         event["expiresAt"] = life.to_string().into();
