@@ -246,13 +246,19 @@ async fn what_became_too_late_in_hand_is_dead_without_a_request() {
     control.add_fault(Fault { matching: at(Endpoint::Presence, "s1"), ..Fault::new(Action::Hold) });
     let asked_to_wait = Fault { times: Some(1), retry_after: Some(5), ..Fault::new(Action::Throttle) };
     control.add_fault(Fault { matching: at(Endpoint::Publish, "s2"), ..asked_to_wait });
+    let sends =
+        |endpoint| control.entries(0, None, usize::MAX).iter().filter(|entry| entry.endpoint == endpoint).count();
     // Less than the throttle's pause, which is the longest that waits in hand; else as long as can be, for a busy machine.
     let life = jiff::Timestamp::now() + Duration::from_millis(4_500);
-    for (id, session, user) in [("looked-up", "s1", "ben"), ("throttled", "s2", "ada")] {
+    let short = |id, session, user| {
         let mut event = event(id, "partner.advanced", session, user);
         event["expiresAt"] = life.to_string().into();
-        rig.send(event).await;
-    }
+        event
+    };
+    // One after the other, or one request asks for the presence of both.
+    rig.send(short("throttled", "s2", "ada")).await;
+    eventually("it is asked to wait", async || (sends(Endpoint::Publish) == 1).then_some(())).await;
+    rig.send(short("looked-up", "s1", "ben")).await;
     eventually("presence is being asked for", async || (!control.held().is_empty()).then_some(())).await;
     eventually("its life is over", async || (jiff::Timestamp::now() > life).then_some(())).await;
     control.release();
@@ -261,8 +267,6 @@ async fn what_became_too_late_in_hand_is_dead_without_a_request() {
         assert_eq!((entry.reason.as_deref(), entry.attempt), (Some("expired"), 0), "{entry:?}");
     }
     assert_eq!(rig.effects(), BTreeMap::new());
-    let sends =
-        |endpoint| control.entries(0, None, usize::MAX).iter().filter(|entry| entry.endpoint == endpoint).count();
     assert_eq!((sends(Endpoint::Send), sends(Endpoint::Publish)), (0, 1), "only what was asked to wait");
     rig.end().await;
 }
