@@ -11,7 +11,7 @@ use sqlx::{
     migrate::MigrateError,
     postgres::{PgArguments, PgConnectOptions, PgRow},
     query::QueryAs,
-    sqlite::{SqliteJournalMode, SqliteRow, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous},
 };
 
 use super::{
@@ -26,6 +26,9 @@ static POSTGRES: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres")
 
 /// Migrations may rebuild tables and wait for another worker's.
 const MIGRATION_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
+
+/// Pause between two tries to open a SQLite file that somebody else opens.
+const LOCKED_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Where the ledger lies when the URL does not say.
 const DEFAULT_SCHEMA: &str = "herald";
@@ -73,18 +76,7 @@ impl Database {
         let place: Arc<str> = address.place().into();
         let opening = async {
             match address {
-                Address::Sqlite(options) => {
-                    let options = options
-                        .create_if_missing(true)
-                        .journal_mode(SqliteJournalMode::Wal)
-                        .synchronous(SqliteSynchronous::Full);
-                    let write = sqlite_pool(options.clone(), 1).await?;
-                    // A second process that starts in this moment waits for the lock and then finds the work done.
-                    let mut transaction = write.begin_with("BEGIN IMMEDIATE").await?;
-                    SQLITE.run(&mut *transaction).await?;
-                    transaction.commit().await?;
-                    Ok(Pools::Sqlite { write, read: sqlite_pool(options, 4).await? })
-                }
+                Address::Sqlite(options) => open_sqlite(*options).await,
                 Address::Postgres { options, schema } => {
                     let schema = schema.as_deref().unwrap_or(DEFAULT_SCHEMA);
                     migrate_postgres(&options, schema).await?;
@@ -179,6 +171,37 @@ where
     }
     transaction.commit().await?;
     Ok(rows)
+}
+
+/// Opens the file and applies migrations, beside whoever else starts in this moment. Where two could wait for each other for ever (the first
+/// change to WAL), SQLite refuses one of them at once, whatever its timeout. https://www.sqlite.org/c3ref/busy_handler.html
+async fn open_sqlite(options: SqliteConnectOptions) -> Result<Pools, MigrateError> {
+    let options =
+        options.create_if_missing(true).journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full);
+    let begun = Instant::now();
+    let write = loop {
+        match migrate_sqlite(&options).await {
+            Err(error) if is_locked(&error) && begun.elapsed() < CALL_TIMEOUT => tokio::time::sleep(LOCKED_PAUSE).await,
+            migrated => break migrated?,
+        }
+    };
+    Ok(Pools::Sqlite { write, read: sqlite_pool(options, 4).await? })
+}
+
+async fn migrate_sqlite(options: &SqliteConnectOptions) -> Result<SqlitePool, MigrateError> {
+    let write = sqlite_pool(options.clone(), 1).await?;
+    // A second process that starts in this moment waits for the lock and then finds the work done.
+    let mut transaction = write.begin_with("BEGIN IMMEDIATE").await?;
+    SQLITE.run(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(write)
+}
+
+/// Tells whether somebody else holds the file: SQLITE_BUSY. https://www.sqlite.org/rescode.html#busy
+fn is_locked(error: &MigrateError) -> bool {
+    let (MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _)) = error else { return false };
+    let code = source.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+    code.is_some_and(|code| code & 0xff == 5)
 }
 
 /// Makes the schema and applies migrations inside it, one worker at a time.

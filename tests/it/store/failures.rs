@@ -172,7 +172,7 @@ async fn a_locked_sqlite_file_is_unavailable_not_refused() {
 #[tokio::test]
 async fn workers_that_start_together_migrate_once() {
     super::on_both(async |place| {
-        let names: Vec<String> = (0..4).map(|n| format!("w{n}")).collect();
+        let names: Vec<String> = (0..16).map(|n| format!("w{n}")).collect();
         let starts = names.iter().map(|name| Store::open(&place.url, name));
         for store in futures::future::join_all(starts).await {
             store.unwrap();
