@@ -203,7 +203,7 @@ fn claim(
     })
 }
 
-/// Returns the parameters of [`CLAIM`].
+/// Returns the parameters of [`CLAIM`]; rows are locked in the order in which they stand here, which is the batch's.
 fn parameters(db: &Database, header: &Parameter<'_>, claims: &[Claim]) -> Result<Parameters, StoreError> {
     let header = write(header)?;
     if db.is_sqlite() {

@@ -12,8 +12,8 @@ use crate::domain::{
 
 use super::{Store, StoreError, database::Statement, row::EventRow};
 
-/// Writes the statement that finds rows by `$column`. On PostgreSQL what has only been claimed is in no index but its own. What receipts said lies with the tickets. A claim is void when its owner is
-/// dead, and after thirty minutes (1800000 ms).
+/// Writes the statement that finds rows by `$column`. On PostgreSQL what has only been claimed is in no index but its own. What
+/// receipts said lies with the tickets. A claim is void when its owner is dead, and after thirty minutes (1800000 ms).
 macro_rules! find_by {
     ($name:literal, $column:literal) => {
         Statement {

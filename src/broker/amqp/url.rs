@@ -117,6 +117,17 @@ mod tests {
     }
 
     #[test]
+    fn only_a_publishing_connection_says_its_frame_size_and_the_url_may_say_another() {
+        for (url, consuming, publishing) in
+            [("amqp://h/%2f", None, Some(FRAME_BYTES)), ("amqp://h/%2f?frame_max=65536", Some(65_536), Some(65_536))]
+        {
+            let address = address(url).unwrap();
+            assert_eq!(address.uri().query.frame_max, consuming, "{url}");
+            assert_eq!(address.for_publishing().uri().query.frame_max, publishing, "{url}");
+        }
+    }
+
+    #[test]
     fn what_is_no_amqp_url_is_a_configuration_error_without_the_password() {
         for url in
             ["", "hunter2", "http://u:hunter2@h/", "amqp://u:hunter2@h:port/%2f", "amqp://u:hunter2@h?heartbeat=x"]
