@@ -139,7 +139,7 @@ fn row() -> Run {
 fn coalescer() -> Run {
     const CALLERS: u64 = 200;
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime without I/O");
-    let limits = Limits { requests: 4, items: 100, weight: usize::MAX };
+    let limits = Limits { requests: 4, eager: 4, items: 100, weight: usize::MAX };
     let coalescer = Coalescer::traced("hot", limits, |items: Vec<u64>| Box::pin(async { items }));
     Box::new(move || {
         runtime.block_on(async {

@@ -29,9 +29,9 @@ use super::{
 };
 
 /// Channels in one query, and the query's bytes: no limit of its length is documented, 8 KiB is common.
-const PRESENCE: Limits = Limits { requests: 8, items: 100, weight: 6 * 1024 };
+const PRESENCE: Limits = Limits { requests: 16, eager: 6, items: 100, weight: 6 * 1024 };
 /// Distinct channels in one batch, and its bytes below Ably's 2 MiB.
-const PUBLISH: Limits = Limits { requests: 8, items: 100, weight: 3 * 512 * 1024 };
+const PUBLISH: Limits = Limits { requests: 16, eager: 6, items: 100, weight: 3 * 512 * 1024 };
 
 /// What a presence look-up saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,6 +22,9 @@ use crate::trace::{self, Span};
 pub struct Limits {
     /// At least one; zero counts as one.
     pub requests: usize,
+    /// While so many are out, a further one is made only when it is at least half full: what would be a request for a few is better
+    /// carried by the next that is free. As many as `requests`, or more: never.
+    pub eager: usize,
     pub items: usize,
     /// Sum of the items' weights, in whatever unit the caller weighs (bytes).
     pub weight: usize,
@@ -55,7 +58,17 @@ struct Inner<I, O> {
 
 struct Waiting<I, O> {
     items: VecDeque<Item<I, O>>,
+    /// Sum of their weights.
+    weight: usize,
     requests_out: usize,
+}
+
+impl<I, O> Waiting<I, O> {
+    /// Tells whether what waits deserves a request beside `others`. With none out it always does, so that nothing waits for ever.
+    fn deserves(&self, limits: &Limits, others: usize) -> bool {
+        let full = self.items.len() * 2 >= limits.items || self.weight >= limits.weight / 2;
+        others < limits.requests.max(1) && (others < limits.eager.max(1) || full)
+    }
 }
 
 /// An item whose caller awaits its answer.
@@ -95,26 +108,27 @@ impl<I: std::marker::Send + 'static, O: std::marker::Send + 'static> Coalescer<I
     where
         F: Fn(Vec<I>) -> BoxFuture<'static, Vec<O>> + std::marker::Send + Sync + 'static,
     {
-        let state = Mutex::new(Waiting { items: VecDeque::new(), requests_out: 0 });
+        let state = Mutex::new(Waiting { items: VecDeque::new(), weight: 0, requests_out: 0 });
         Coalescer { inner: Arc::new(Inner { name, limits, send: Box::new(send), state }) }
     }
 
     /// Returns the answer for `item`, which travels in the next request that has room for it. Dropping the future
-    /// withdraws the item unless its request is out already.
-    pub async fn ask(&self, item: I, weight: usize) -> Result<O, Lost> {
+    /// withdraws the item unless its request is out already. Not an `async fn`, which would hold the item beside the queue.
+    pub fn ask(&self, item: I, weight: usize) -> impl Future<Output = Result<O, Lost>> + use<I, O> {
         let (answer, receiver) = oneshot::channel();
         let event = self.inner.name.and_then(|_| trace::here());
         let start = {
             let mut state = self.inner.state.lock().expect("no panic while the lock is held");
             state.items.push_back(Item { item, weight, answer, event });
-            let start = state.requests_out < self.inner.limits.requests.max(1);
+            state.weight = state.weight.saturating_add(weight);
+            let start = state.deserves(&self.inner.limits, state.requests_out);
             state.requests_out += usize::from(start);
             start
         };
         if start {
             Slot::start(self.inner.clone());
         }
-        receiver.await.map_err(|_| Lost)
+        async move { receiver.await.map_err(|_| Lost) }
     }
 }
 
@@ -162,24 +176,26 @@ impl<I: std::marker::Send + 'static, O: std::marker::Send + 'static> Slot<I, O> 
         }
     }
 
-    /// Takes what the next request carries. When nothing waits the place is given back under the same lock, so that a
-    /// newcomer either is seen here or starts a request of its own.
+    /// Takes what the next request carries. When nothing waits, or too little, the place is given back under the same lock, so that
+    /// a newcomer either is seen here or starts a request of its own.
     fn take(&mut self) -> Option<Taken<I, O>> {
         let mut state = self.inner.state.lock().expect("no panic while the lock is held");
         let limits = self.inner.limits;
         let (mut items, mut answers, mut events, mut weight) = (Vec::new(), Vec::new(), Vec::new(), 0usize);
-        while let Some(next) = state.items.front() {
+        let deserved = state.deserves(&limits, state.requests_out - 1);
+        while let Some(next) = state.items.front().filter(|_| deserved) {
             let fits = items.len() < limits.items && weight.saturating_add(next.weight) <= limits.weight;
-            if next.answer.is_closed() {
-                state.items.pop_front();
-            } else if fits || items.is_empty() {
-                let next = state.items.pop_front().expect("front was just seen");
+            let gone = next.answer.is_closed();
+            if !gone && !fits && !items.is_empty() {
+                break;
+            }
+            let next = state.items.pop_front().expect("front was just seen");
+            state.weight = state.weight.saturating_sub(next.weight);
+            if !gone {
                 weight += next.weight;
                 items.push(next.item);
                 answers.push(next.answer);
                 events.extend(next.event);
-            } else {
-                break;
             }
         }
         if items.is_empty() {
@@ -202,6 +218,7 @@ impl<I: std::marker::Send + 'static, O: std::marker::Send + 'static> Drop for Sl
         state.requests_out -= 1;
         if state.requests_out == 0 {
             state.items.clear();
+            state.weight = 0;
         }
     }
 }

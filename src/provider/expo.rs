@@ -35,7 +35,7 @@ use super::{
 pub use token::is_push_token;
 
 /// Expo's limits: six requests at once, a hundred recipients each. The weight bounds what one request holds in memory.
-const SEND: Limits = Limits { requests: 6, items: 100, weight: 512 * 1024 };
+const SEND: Limits = Limits { requests: 6, eager: 3, items: 100, weight: 512 * 1024 };
 
 /// One notification to one push token.
 #[derive(Clone, PartialEq)]

@@ -124,7 +124,7 @@ impl Store {
         let worker = Arc::new(Worker { instance: instance.to_owned(), owner, shard, head_after });
         // SQLite has one writer: a second request would only wait for the first.
         let requests = if db.is_sqlite() { 1 } else { 3 };
-        let limits = Limits { requests, items: BATCH, weight: BATCH_BYTES };
+        let limits = Limits { requests, eager: requests, items: BATCH, weight: BATCH_BYTES };
         let (claiming, recording) = ((db.clone(), worker.clone()), (db.clone(), worker.clone()));
         Ok(Store {
             claims: Coalescer::new(limits, move |batch| {
@@ -142,8 +142,9 @@ impl Store {
 
     /// Claims an identity, in a batch with its neighbours. A caller that gives up may have been granted the claim all the
     /// same: [`Store::give_up`] it.
-    pub async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
-        self.claims.ask(claim, ROW_BYTES).await.unwrap_or_else(|Lost| Err(lost()))
+    pub fn claim(&self, claim: Claim) -> impl Future<Output = Result<Claimed, StoreError>> + use<> {
+        let answer = self.claims.ask(claim, ROW_BYTES);
+        async move { answer.await.unwrap_or_else(|Lost| Err(lost())) }
     }
 
     /// Writes a row and gives its claim up, in a batch with its neighbours. Repeating it changes nothing.

@@ -122,7 +122,7 @@ impl Users {
         let pool = pool.map_err(|error| classify(QUERY, &place, &error))?;
         let app = Arc::new(App { pool, place, query, clear });
         app.check().await?;
-        let limits = Limits { requests: 2, items: BATCH, weight: usize::MAX };
+        let limits = Limits { requests: 2, eager: 2, items: BATCH, weight: usize::MAX };
         let asked = app.clone();
         let look_ups = Coalescer::new(limits, move |users| Box::pin(look_up_batch(asked.clone(), users)));
         Ok(Users { app, look_ups })

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 
-const WIDE: Limits = Limits { requests: 1, items: 100, weight: usize::MAX };
+const WIDE: Limits = Limits { requests: 1, eager: 1, items: 100, weight: usize::MAX };
 
 /// What each request carried.
 type Requests = Arc<Mutex<Vec<Vec<u32>>>>;
@@ -67,10 +67,10 @@ async fn a_hundred_waiting_items_travel_in_one_request() {
 #[tokio::test]
 async fn count_and_weight_bound_a_request_and_a_heavy_item_goes_alone() {
     for (limits, weights, expected) in [
-        (Limits { requests: 1, items: 3, weight: 100 }, vec![1; 7], vec![1, 3, 3, 1]),
-        (Limits { requests: 1, items: 9, weight: 10 }, vec![4, 4, 4, 10, 3], vec![1, 2, 1, 1, 1]),
-        (Limits { requests: 1, items: 9, weight: 10 }, vec![4, 11, 4], vec![1, 1, 1, 1]),
-        (Limits { requests: 0, items: 9, weight: 10 }, vec![1, 1], vec![1, 2]),
+        (Limits { requests: 1, eager: 1, items: 3, weight: 100 }, vec![1; 7], vec![1, 3, 3, 1]),
+        (Limits { requests: 1, eager: 1, items: 9, weight: 10 }, vec![4, 4, 4, 10, 3], vec![1, 2, 1, 1, 1]),
+        (Limits { requests: 1, eager: 1, items: 9, weight: 10 }, vec![4, 11, 4], vec![1, 1, 1, 1]),
+        (Limits { requests: 0, eager: 0, items: 9, weight: 10 }, vec![1, 1], vec![1, 2]),
     ] {
         let (coalescer, permits, requests) = gated(limits);
         let first = asking(&coalescer, 0, 0);
@@ -81,6 +81,37 @@ async fn count_and_weight_bound_a_request_and_a_heavy_item_goes_alone() {
         assert_eq!(first.await.unwrap(), Ok(0));
         for answer in waiting {
             assert_eq!(answer.await.unwrap(), Ok(2));
+        }
+        assert_eq!(sizes(&requests), expected, "{weights:?}");
+    }
+}
+
+#[tokio::test]
+async fn beside_the_eager_ones_a_request_is_at_least_half_full() {
+    for (weights, expected) in [
+        // The second waits until it has company; what is left when a place becomes free waits for the last one.
+        (vec![1, 1, 1], vec![1, 2, 1]),
+        // Half of the weight is company enough.
+        (vec![10, 1], vec![1, 1, 1]),
+        (vec![1, 1, 1, 1, 1], vec![1, 2, 2, 1]),
+    ] {
+        let (coalescer, permits, requests) = gated(Limits { requests: 3, eager: 1, items: 4, weight: 20 });
+        let mut asked = vec![asking(&coalescer, 0, 1)];
+        for weight in &weights {
+            settle().await;
+            asked.push(asking(&coalescer, 1, *weight));
+        }
+        settle().await;
+        let out = sizes(&requests);
+        assert_eq!(out, expected[..expected.len() - 1], "{weights:?}: what is left has no company");
+        for place in 1..out.len() {
+            permits.add_permits(1);
+            settle().await;
+            assert_eq!(sizes(&requests), out, "{weights:?}: {place} of {} places are free", out.len());
+        }
+        permits.add_permits(2);
+        for answer in asked {
+            answer.await.unwrap().unwrap();
         }
         assert_eq!(sizes(&requests), expected, "{weights:?}");
     }
@@ -150,7 +181,7 @@ fn a_runtime_that_ends_with_a_request_out_tells_those_who_wait_elsewhere() {
 async fn nobody_is_stuck_under_stress() {
     let out = Arc::new(AtomicUsize::new(0));
     let counted = out.clone();
-    let limits = Limits { requests: 3, items: 7, weight: 40 };
+    let limits = Limits { requests: 3, eager: 2, items: 7, weight: 40 };
     let coalescer = Coalescer::new(limits, move |items: Vec<u32>| {
         let out = counted.clone();
         async move {

@@ -49,11 +49,11 @@ fn send(clients: Clients, number: usize) -> BoxFuture<'static, ()> {
     })
 }
 
-/// Presence, publish and push, with the endpoints that carry one and many, and how many requests may be out at once.
+/// Presence, publish and push, with the endpoints that carry one and many, and how many requests go out for one question each.
 const CALLS: [(Call, Endpoint, Endpoint, usize); 3] = [
-    (ask, Endpoint::Presence, Endpoint::BatchPresence, 8),
-    (say, Endpoint::Publish, Endpoint::BatchPublish, 8),
-    (send, Endpoint::Send, Endpoint::Send, 6),
+    (ask, Endpoint::Presence, Endpoint::BatchPresence, 6),
+    (say, Endpoint::Publish, Endpoint::BatchPublish, 6),
+    (send, Endpoint::Send, Endpoint::Send, 3),
 ];
 
 /// A sandbox that holds its next requests, and clients of it.
@@ -99,7 +99,7 @@ async fn beside_a_held_request_a_hundred_cost_one_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_all_requests_are_out_a_hundred_gather_one_by_one_into_the_next() {
+async fn beside_those_that_go_out_for_one_a_hundred_gather_one_by_one_into_one_or_two() {
     for (call, one, many, out) in CALLS {
         let (sandbox, clients) = holding(None).await;
         let mut tasks = Vec::new();
@@ -118,10 +118,12 @@ async fn while_all_requests_are_out_a_hundred_gather_one_by_one_into_the_next() 
             }));
         }
         eventually("all to have asked", async || (asked.load(Ordering::SeqCst) == 100).then_some(())).await;
-        assert_eq!(sandbox.control().release(), out);
+        assert!(sandbox.control().release() >= out);
         for answer in within(30, "all answers", join_all(tasks)).await {
             answer.unwrap();
         }
-        assert_eq!(requests(&sandbox), expected((one, out as u64), (many, 1)));
+        // The next goes out when fifty wait; those that come while it does so join it.
+        let seen = requests(&sandbox);
+        assert!((1..=2).any(|more| seen == expected((one, out as u64), (many, more))), "{seen:?}");
     }
 }
