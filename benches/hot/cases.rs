@@ -119,7 +119,7 @@ fn row() -> Run {
     let record = entry.targets.entry(target.clone()).or_default();
     record.token = Some(payload::token_end(TOKEN));
     apply(record, provider_of(&target), &Outcome::Accepted { provider_id: provider_id.clone() });
-    entry.add_attempts([AttemptRecord {
+    entry.add_attempts(vec![AttemptRecord {
         at: NOW.as_millisecond(),
         attempt: 0,
         provider: provider_of(&target),

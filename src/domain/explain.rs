@@ -189,7 +189,7 @@ pub fn explain(found: Found, letters: &[LetterMark], about: &About<'_>) -> Expla
 impl Explanation {
     /// Returns what is known of an attempt's target: its token's last characters, its receipt.
     pub fn target(&self, attempt: &AttemptRecord) -> Option<&TargetRecord> {
-        self.entry.targets.get(&attempt.target)
+        self.entry.targets.get(&attempt.target).map(AsRef::as_ref)
     }
 }
 

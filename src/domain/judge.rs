@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 
 use super::{
-    ledger::{ABLY_TARGET, DeadReason, SkipReason, TargetKey, TargetRecord, Via},
+    ledger::{ABLY_TARGET, DeadReason, SkipReason, TargetKey, TargetRecord, Targets, Via},
     outcome::{Failure, FailureKind, HoldCause, Outcome, Provider},
     retry::{NoDelay, next_delay},
 };
@@ -104,7 +104,7 @@ pub fn apply(record: &mut TargetRecord, provider: Provider, outcome: &Outcome) {
 /// Judges an event after its open targets were tried. `targets` holds every planned target with the outcomes applied,
 /// `outcomes` what happened in this attempt, `attempts` how many were made before it.
 pub fn judge(
-    targets: &BTreeMap<TargetKey, TargetRecord>,
+    targets: &Targets,
     outcomes: &BTreeMap<TargetKey, Outcome>,
     attempts: u32,
     life: Life,
@@ -176,7 +176,7 @@ pub fn expired(ever_tried: bool, attempts: u32, life: Life) -> Disposition {
 }
 
 /// Returns the ways in which targets accepted, if any did.
-pub fn accepted_via(targets: &BTreeMap<TargetKey, TargetRecord>) -> Option<Via> {
+pub fn accepted_via(targets: &Targets) -> Option<Via> {
     let accepted = |provider| targets.iter().any(|(key, record)| record.accepted && provider_of(key) == provider);
     match (accepted(Provider::Ably), accepted(Provider::Expo)) {
         (true, true) => Some(Via::Both),
@@ -187,7 +187,7 @@ pub fn accepted_via(targets: &BTreeMap<TargetKey, TargetRecord>) -> Option<Via> 
 }
 
 /// Returns the targets that have not accepted, as they stand in `herald-route`: `ably,expo:0123456789ab`.
-pub fn missing(targets: &BTreeMap<TargetKey, TargetRecord>) -> Vec<&str> {
+pub fn missing(targets: &Targets) -> Vec<&str> {
     targets.iter().filter(|(_, record)| !record.accepted).map(|(key, _)| key.as_str()).collect()
 }
 
@@ -201,7 +201,7 @@ fn charged(outcome: &Outcome) -> bool {
 }
 
 /// Every target has accepted or never will.
-fn ended(targets: &BTreeMap<TargetKey, TargetRecord>, attempts: u32) -> Disposition {
+fn ended(targets: &Targets, attempts: u32) -> Disposition {
     let unregistered =
         |record: &TargetRecord| record.failure.as_ref().is_some_and(|f| f.kind == FailureKind::Unregistered);
     let refused = targets.values().any(|record| !record.accepted && !unregistered(record));
@@ -216,14 +216,7 @@ fn ended(targets: &BTreeMap<TargetKey, TargetRecord>, attempts: u32) -> Disposit
     }
 }
 
-fn again(
-    targets: &BTreeMap<TargetKey, TargetRecord>,
-    reason: String,
-    attempts: u32,
-    wait: Duration,
-    life: Life,
-    policy: &Policy,
-) -> Disposition {
+fn again(targets: &Targets, reason: String, attempts: u32, wait: Duration, life: Life, policy: &Policy) -> Disposition {
     match next_delay(&policy.schedule, attempts, wait, life.remaining()) {
         Ok(delay) => Disposition::Retry { delay, attempts, reason },
         Err(no_delay) => {
@@ -245,7 +238,7 @@ fn again(
 }
 
 /// Ends an event as dead, telling what the failing targets said.
-fn dead(reason: DeadReason, targets: &BTreeMap<TargetKey, TargetRecord>, attempts: u32) -> Disposition {
+fn dead(reason: DeadReason, targets: &Targets, attempts: u32) -> Disposition {
     let said: Vec<String> = targets
         .iter()
         .filter(|(_, record)| !record.accepted)
@@ -286,12 +279,7 @@ mod tests {
         check_on(&mut targets, outcomes, attempts, seconds)
     }
 
-    fn check_on(
-        targets: &mut BTreeMap<TargetKey, TargetRecord>,
-        outcomes: &[(&str, Outcome)],
-        attempts: u32,
-        seconds: i64,
-    ) -> String {
+    fn check_on(targets: &mut Targets, outcomes: &[(&str, Outcome)], attempts: u32, seconds: i64) -> String {
         for (key, outcome) in outcomes {
             apply(targets.entry(key.to_string()).or_default(), provider_of(key), outcome);
         }
@@ -391,11 +379,11 @@ mod tests {
         fn every_event_ends_and_nothing_unaccepted_is_called_done(
             rounds in proptest::collection::vec((any_outcome(), any_outcome()), 1..20)
         ) {
-            let mut targets = BTreeMap::new();
+            let mut targets = Targets::new();
             let mut attempts = 0;
             let mut ended = false;
             for (ably, expo) in rounds {
-                let open = |key: &str| targets.get(key).is_none_or(|r: &TargetRecord| !r.accepted && !r.closed);
+                let open = |key: &str| targets.get(key).is_none_or(|r| !r.accepted && !r.closed);
                 let outcomes: BTreeMap<TargetKey, Outcome> = [(A, ably), (X, expo)]
                     .into_iter().filter(|(key, _)| open(key)).map(|(key, o)| (key.to_string(), o)).collect();
                 for (key, outcome) in &outcomes {

@@ -183,6 +183,9 @@ pub struct Evidence {
     pub copied: Option<String>,
 }
 
+/// What is known of each target. Boxed, because a map makes room for eleven at once, and most events have one.
+pub type Targets = BTreeMap<TargetKey, Box<TargetRecord>>;
+
 /// What is known of one target.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TargetRecord {
@@ -255,7 +258,7 @@ pub struct Entry {
     /// `realtime`, `push` or `both`: what was decided to send.
     pub route: Option<String>,
     pub evidence: Evidence,
-    pub targets: BTreeMap<TargetKey, TargetRecord>,
+    pub targets: Targets,
     pub attempts: Vec<AttemptRecord>,
     /// Attempts made.
     pub attempt: u32,
@@ -279,7 +282,9 @@ pub struct Entry {
 
 impl Entry {
     /// Appends attempts, keeping at most [`MAX_ATTEMPTS_KEPT`]: the first and the newest.
-    pub fn add_attempts(&mut self, attempts: impl IntoIterator<Item = AttemptRecord>) {
+    pub fn add_attempts(&mut self, attempts: Vec<AttemptRecord>) {
+        // A vector that grows by itself makes room for four.
+        self.attempts.reserve_exact(attempts.len());
         self.attempts.extend(attempts);
         let excess = self.attempts.len().saturating_sub(MAX_ATTEMPTS_KEPT);
         // The first stays; there may be none at all when no target was left to try.
@@ -302,7 +307,7 @@ impl Entry {
             via: None,
             route: None,
             evidence: Evidence::default(),
-            targets: BTreeMap::new(),
+            targets: Targets::new(),
             attempts: Vec::new(),
             attempt: claim.attempt,
             replay: claim.replay,
@@ -448,7 +453,7 @@ mod tests {
     #[test]
     fn an_attempt_that_tried_no_target_adds_nothing() {
         let mut entry = Entry::test_row();
-        entry.add_attempts([]);
+        entry.add_attempts(Vec::new());
         assert!(entry.attempts.is_empty());
     }
 }

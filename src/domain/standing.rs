@@ -48,7 +48,7 @@ pub fn standing(entry: &Entry, arrival: Arrival) -> Standing {
 pub fn begin_again(entry: &mut Entry, arrival: Arrival) {
     if entry.any_accepted() {
         for record in entry.targets.values_mut().filter(|record| !record.accepted) {
-            *record = TargetRecord { token: record.token.take(), ..TargetRecord::default() };
+            **record = TargetRecord { token: record.token.take(), ..TargetRecord::default() };
         }
     } else {
         entry.targets.clear();
@@ -100,15 +100,15 @@ mod tests {
         entry.route = Some("both".into());
         entry.targets.entry("ably".into()).or_default().accepted = true;
         let missing = TargetRecord { closed: true, unknown: 3, token: Some("k9Zq".into()), ..TargetRecord::default() };
-        entry.targets.insert("expo:x".into(), missing.clone());
+        entry.targets.insert("expo:x".into(), missing.clone().into());
         let again = Arrival { attempt: 0, replay: 1, fresh: false };
         begin_again(&mut entry, again);
         assert_eq!((entry.state, entry.replay, entry.route.as_deref()), (State::Waiting, 1, Some("both")));
         assert!(entry.targets["ably"].accepted);
         let open = TargetRecord { token: Some("k9Zq".into()), ..TargetRecord::default() };
-        assert_eq!(entry.targets["expo:x"], open, "what is missing is tried again");
+        assert_eq!(*entry.targets["expo:x"], open, "what is missing is tried again");
         // Nothing was accepted: the route is decided anew.
-        entry.targets = [("expo:x".to_owned(), missing)].into();
+        entry.targets = [("expo:x".to_owned(), missing.into())].into();
         begin_again(&mut entry, again);
         assert_eq!((entry.targets.len(), entry.route), (0, None));
     }

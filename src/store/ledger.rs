@@ -144,7 +144,7 @@ struct Parameter<'a> {
 fn parameters(db: &Database, worker: &Worker, records: &[Arc<Record>]) -> Result<Parameters, StoreError> {
     let tickets: Vec<&Ticket> = records.iter().flat_map(|record| &record.tickets).collect();
     let letters: Vec<LetterRow> =
-        records.iter().filter_map(|record| record.letter.as_ref()).map(LetterRow::new).collect();
+        records.iter().filter_map(|record| record.letter.as_deref()).map(LetterRow::new).collect();
     let entries: Vec<&Entry> = records.iter().map(|record| &record.entry).collect();
     let header = Parameter { owner: &worker.owner, shard: worker.shard };
     let mut texts = vec![write(&header)?, write(&letters)?];

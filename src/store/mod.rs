@@ -71,8 +71,8 @@ pub struct Record {
     pub entry: Entry,
     /// Tickets of pushes accepted in this attempt.
     pub tickets: Vec<Ticket>,
-    /// The dead letter just put into the queue; `number` is ignored.
-    pub letter: Option<Letter>,
+    /// The dead letter just put into the queue; `number` is ignored. Boxed, because few events have one.
+    pub letter: Option<Box<Letter>>,
 }
 
 /// Rows in one statement.

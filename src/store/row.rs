@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{Arguments, Encode, Postgres, Type, postgres::PgArguments};
 
-use crate::domain::ledger::{Entry, Letter, State, TargetKey, TargetRecord, Via};
+use crate::domain::ledger::{Entry, Letter, State, TargetKey, Targets, Via};
 
 use super::{StoreError, database::Parameters};
 
@@ -56,7 +56,7 @@ impl EventRow {
             StoreError::Data(format!("row `{}` has the unknown state `{}`", self.identity, self.state))
         })?;
         let via = self.via.map(|via| read::<Via>(&self.identity, &format!("\"{via}\""))).transpose()?;
-        let mut targets: BTreeMap<TargetKey, TargetRecord> = read(&self.identity, &self.targets)?;
+        let mut targets: Targets = read(&self.identity, &self.targets)?;
         let receipts: BTreeMap<TargetKey, String> =
             self.receipts.as_deref().map(|text| read(&self.identity, text)).transpose()?.unwrap_or_default();
         for (target, receipt) in receipts {

@@ -49,7 +49,7 @@ impl<B: Broker> Worker<B> {
         received: &Received,
         entry: &mut Entry,
         (queue, reason, error): Copy,
-    ) -> Result<Option<Letter>, Interrupted> {
+    ) -> Result<Option<Box<Letter>>, Interrupted> {
         let marks = Marks {
             id: Some(entry.event_id.clone()),
             attempt: entry.attempt,
@@ -60,7 +60,7 @@ impl<B: Broker> Worker<B> {
             ..received.marks_for_copy()
         };
         let message = received.copy(&marks);
-        let letter = (entry.state == State::Dead).then(|| index_letter(&message, &marks, Some(entry)));
+        let letter = (entry.state == State::Dead).then(|| Box::new(index_letter(&message, &marks, Some(entry))));
         span.run(self.publish_copy(received, &queue, message)).await?;
         entry.queue = (entry.state == State::Waiting).then_some(queue);
         Ok(letter)

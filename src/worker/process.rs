@@ -12,7 +12,7 @@ use std::{
 use futures::FutureExt;
 use tracing::Instrument;
 
-use super::{Counted, Interrupted, Received, Worker, clock, gather::Claimed, spans};
+use super::{Counted, Interrupted, Received, Worker, clock, gather::Claimed, send::Sent, spans};
 use crate::{
     broker::Broker,
     domain::{
@@ -73,7 +73,8 @@ impl<B: Broker> Worker<B> {
         // 2. decode (done on receipt, because the lane is named by the session)
         let event = match &received.event {
             Ok(event) => event,
-            Err(malformed) => return self.settle_malformed(received, malformed).await,
+            // Boxed as everything that few events come to, or the path of every event would be as large.
+            Err(malformed) => return Box::pin(self.settle_malformed(received, malformed)).await,
         };
 
         // 3. gather
@@ -95,9 +96,9 @@ impl<B: Broker> Worker<B> {
         }
         let mut entry = match claimed {
             Claimed::Entry(entry) => entry,
-            Claimed::Elsewhere => return self.settle_elsewhere(received, "claimed").await,
-            Claimed::Stale(entry) => return self.settle_stale(received, *entry).await,
-            Claimed::Repeat(entry) => return self.settle_repeat(received, *entry).await,
+            Claimed::Elsewhere => return Box::pin(self.settle_elsewhere(received, "claimed")).await,
+            Claimed::Stale(entry) => return Box::pin(self.settle_stale(received, entry)).await,
+            Claimed::Repeat(entry) => return Box::pin(self.settle_repeat(received, entry)).await,
             Claimed::Refused(error) => {
                 tracing::error!(event.id = event.id, error, "the ledger refuses this event; it is retried");
                 let error = format!("the ledger refuses this event: {error}");
@@ -145,16 +146,18 @@ impl<B: Broker> Worker<B> {
         }
 
         // 5. send
-        let sent = self.send(event, text, &mut entry, &mut known).await;
+        let Sent { outcomes, tickets } = self.send(event, text, &mut entry, &mut known).await;
 
         // 6. judge
         let life = self.life(&entry);
         let span = Span::stop("judge");
-        let disposition = judge::judge(&entry.targets, &sent.outcomes, entry.attempt, life, &self.policy);
-        span.judged(&disposition, &sent.outcomes);
+        let disposition = judge::judge(&entry.targets, &outcomes, entry.attempt, life, &self.policy);
+        span.judged(&disposition, &outcomes);
+        // What is of no use any more does not wait for the ledger.
+        drop((known, outcomes));
 
         // 7. settle
-        let settled = self.settle(received, entry, sent.tickets, disposition).await;
+        let settled = self.settle(received, entry, tickets, disposition).await;
         drop(guard);
         settled
     }

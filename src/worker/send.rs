@@ -62,7 +62,7 @@ impl<B: Broker> Worker<B> {
 
         let receipts_after = i64::try_from(self.settings.receipts_after.as_millis()).unwrap_or(i64::MAX);
         let mut sent = Sent { outcomes: BTreeMap::new(), tickets: Vec::new() };
-        let mut attempts = Vec::new();
+        let mut attempts = Vec::with_capacity(results.len());
         for (key, at, took, outcome) in results {
             let provider = provider_of(&key);
             metrics::counter!("herald_attempts_total", "provider" => provider.as_str(), "result" => outcome_name(&outcome))

@@ -120,7 +120,7 @@ impl<B: Broker> Worker<B> {
         (entry.session_id, entry.event) = (None, None);
         entry.state = State::Dead;
         (entry.reason, entry.detail) = (marks.reason.clone(), marks.error.clone());
-        let letter = Some(index_letter(&message, &marks, None));
+        let letter = Some(Box::new(index_letter(&message, &marks, None)));
         span.run(Box::pin(self.publish_copy(received, &self.topology.dead(), message))).await?;
         let settled = self.note_settled(received, Settled::of(&entry));
         self.report(received, &entry);
@@ -141,18 +141,18 @@ impl<B: Broker> Worker<B> {
     }
 
     /// Drops a delivery whose newer copy waits in a queue.
-    pub(super) async fn settle_stale(&self, received: &Received, entry: Entry) -> Result<(), Interrupted> {
+    pub(super) async fn settle_stale(&self, received: &Received, entry: Box<Entry>) -> Result<(), Interrupted> {
         let _span = Span::stop("settle");
         // Writing the row gives up the claim, which would turn the newer copy away from every other worker.
-        self.record(Record { entry, tickets: Vec::new(), letter: None }).await;
+        self.record(Record { entry: *entry, tickets: Vec::new(), letter: None }).await;
         self.ack(received, self.note_settled(received, Settled::unrouted("stale", ""))).await;
         Ok(())
     }
 
     /// Drops a delivery of what was delivered before.
-    pub(super) async fn settle_repeat(&self, received: &Received, entry: Entry) -> Result<(), Interrupted> {
+    pub(super) async fn settle_repeat(&self, received: &Received, entry: Box<Entry>) -> Result<(), Interrupted> {
         let _span = Span::stop("settle");
-        self.record(Record { entry, tickets: Vec::new(), letter: None }).await;
+        self.record(Record { entry: *entry, tickets: Vec::new(), letter: None }).await;
         self.ack(received, self.note_settled(received, Settled::unrouted("repeat", ""))).await;
         Ok(())
     }

@@ -138,7 +138,7 @@ pub fn entry(identity: &str) -> Entry {
         },
         targets: BTreeMap::from([(
             "expo:0123456789ab".to_owned(),
-            TargetRecord { accepted: true, ..Default::default() },
+            TargetRecord { accepted: true, ..Default::default() }.into(),
         )]),
         attempts: vec![AttemptRecord {
             at: 1_600,

@@ -292,7 +292,7 @@ fn a_push_tells_of_its_receipt_and_whether_it_was_handed_on() {
     let pushed = |receipt: Option<&str>, sent_at: i64| {
         let mut entry = Entry { state: State::Done, via: Some(Via::Push), ..entry() };
         let target = TargetRecord { accepted: true, receipt: receipt.map(str::to_owned), ..TargetRecord::default() };
-        entry.targets.insert("expo".into(), target);
+        entry.targets.insert("expo".into(), target.into());
         entry.attempts = vec![attempt(Provider::Expo, sent_at, 0)];
         told(entry, None, &[])
     };
@@ -333,8 +333,8 @@ fn a_copied_event_says_that_its_order_is_not_kept() {
     let waits = notes(|entry| entry.queue = Some("h.retry.5s".into()));
     assert_eq!(waits, "it waits as a copy: it may come later than others of its session");
     let partly = notes(|entry| {
-        entry.targets.insert("ably".into(), TargetRecord { accepted: true, ..TargetRecord::default() });
-        entry.targets.insert("expo:1".into(), TargetRecord::default());
+        entry.targets.insert("ably".into(), TargetRecord { accepted: true, ..TargetRecord::default() }.into());
+        entry.targets.insert("expo:1".into(), Box::default());
     });
     assert_eq!(partly, "what was accepted is not sent again; only the rest is");
 }

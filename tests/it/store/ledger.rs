@@ -199,7 +199,7 @@ async fn a_record_repeated_writes_its_tickets_and_letter_once() {
         let full = herald::store::Record {
             entry: dead("i1", "exhausted"),
             tickets: vec![ticket("t1", "i1", 10), ticket("t2", "i1", 20)],
-            letter: Some(letter("i1", "exhausted", 500)),
+            letter: Some(letter("i1", "exhausted", 500).into()),
         };
         store.record(full.clone()).await.unwrap();
         store.record(full).await.unwrap();

@@ -28,12 +28,12 @@ async fn what_is_old_goes_in_batches_and_the_books_stay_closed() {
         let kept = Record {
             entry: dead("kept", "rejected"),
             tickets: vec![ticket("kept", "kept", 1)],
-            letter: Some(letter("kept", "rejected", now)),
+            letter: Some(letter("kept", "rejected", now).into()),
         };
         let gone = Record {
             entry: dead("gone", "rejected"),
             tickets: vec![ticket("gone", "gone", now)],
-            letter: Some(letter("gone", "rejected", now - 15 * 86_400_000)),
+            letter: Some(letter("gone", "rejected", now - 15 * 86_400_000).into()),
         };
         store.record(kept).await.unwrap();
         store.record(gone).await.unwrap();
@@ -74,7 +74,7 @@ async fn a_user_is_forgotten_everywhere_and_nobody_else_is() {
             let mut full = Record {
                 entry: dead(name, "exhausted"),
                 tickets: vec![ticket(&format!("t{name}"), name, 1)],
-                letter: Some(letter(name, "exhausted", 1)),
+                letter: Some(letter(name, "exhausted", 1).into()),
             };
             full.entry.partner_id = Some(user.to_owned());
             full.tickets[0].user_id = user.to_owned();

@@ -88,7 +88,7 @@ fn done_by_push_with_evidence_attempts_and_receipt() {
     };
     entry.attempts = vec![refused, accepted];
     let target = TargetRecord { token: Some("k9Zq".into()), receipt: Some("ok".into()), ..TargetRecord::default() };
-    entry.targets = BTreeMap::from([("expo:1".into(), target)]);
+    entry.targets = BTreeMap::from([("expo:1".into(), target.into())]);
     entry.repeats = 2;
     entry.id_reused = 1;
     check(
