@@ -3,7 +3,9 @@
 //! Called by `process`. Asks only what can change the route. A failed look-up is never "no token", and unknown presence never
 //! holds an event; a database that is away interrupts the path without using an attempt.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, pin::pin};
+
+use futures::future::{Either, ready, select};
 
 use super::{Interrupted, Received, Worker, clock, distinct};
 use crate::{
@@ -47,6 +49,28 @@ pub(super) struct Known {
 }
 
 impl<B: Broker> Worker<B> {
+    /// Claims the event, and beside it gathers for one that nobody has seen before, as most are: the ledger's answer takes as long
+    /// as a provider's. What was gathered is there only for an event that is ours and not too late when the ledger says so; nothing may
+    /// be sent before.
+    pub(super) async fn claim_and_gather(
+        &self,
+        received: &Received,
+        event: &Event,
+        rule: RouteRule,
+    ) -> Result<(Claimed, Option<Known>), Interrupted> {
+        let claiming = pin!(self.claim(received, event, false));
+        if !received.arrival().fresh || self.expiry(received, event) <= clock::now() {
+            return Ok((claiming.await?, None));
+        }
+        let gathering = pin!(self.gather(event, rule, None));
+        let (claimed, gathering) = match select(claiming, gathering).await {
+            Either::Left((claimed, gathering)) => (claimed?, Either::Left(gathering)),
+            Either::Right((known, claiming)) => (claiming.await?, Either::Right(ready(known))),
+        };
+        let wanted = matches!(&claimed, Claimed::Entry(entry) if !entry.any_accepted() && !self.life(entry).over());
+        Ok((claimed, if wanted { Some(gathering.await?) } else { None }))
+    }
+
     /// Claims the event and compares the delivery with what the ledger knows of it. `alone`: nothing is handled beside it, so
     /// that it is ours also when workers died over it.
     pub(super) async fn claim(&self, received: &Received, event: &Event, alone: bool) -> Result<Claimed, Interrupted> {
@@ -58,8 +82,7 @@ impl<B: Broker> Worker<B> {
 
     async fn ask_for(&self, received: &Received, event: &Event, alone: bool) -> Result<Claimed, Interrupted> {
         let arrival = received.arrival();
-        let text = self.catalogue.text(&event.name);
-        let expires_at = routing::expires_at(event, text, received.life_from(event), received.marks.ignore_expiry);
+        let expires_at = self.expiry(received, event);
         let claim = Claim {
             identity: event.identity(),
             event_id: event.id.clone(),
@@ -74,7 +97,7 @@ impl<B: Broker> Worker<B> {
         };
         let fingerprint = claim.fingerprint.clone();
         let claimed = match alone {
-            true => self.store.claim_alone(claim).await,
+            true => Box::pin(self.store.claim_alone(claim)).await,
             false => self.store.claim(claim).await,
         };
         let (mut entry, first) = match claimed {
@@ -116,13 +139,23 @@ impl<B: Broker> Worker<B> {
         })
     }
 
-    /// Looks up presence, and the push tokens when presence does not make them unnecessary.
-    pub(super) async fn gather(&self, event: &Event, rule: RouteRule, entry: &Entry) -> Result<Known, Interrupted> {
+    fn expiry(&self, received: &Received, event: &Event) -> jiff::Timestamp {
+        let text = self.catalogue.text(&event.name);
+        routing::expires_at(event, text, received.life_from(event), received.marks.ignore_expiry)
+    }
+
+    /// Looks up presence, and the push tokens when presence does not make them unnecessary. `entry`: its row, if it had one.
+    pub(super) async fn gather(
+        &self,
+        event: &Event,
+        rule: RouteRule,
+        entry: Option<&Entry>,
+    ) -> Result<Known, Interrupted> {
         let span = Span::stop("gather");
         let mut known = Known::nothing();
         let questions = routing::questions(event, rule);
         let Some(partner) = &event.partner_id else { return Ok(known) };
-        if entry.any_accepted() {
+        if let Some(entry) = entry.filter(|entry| entry.any_accepted()) {
             // The route stands; only the tokens of targets still open are needed.
             if entry.targets.keys().any(|key| provider_of(key) == Provider::Expo) {
                 self.look_up(&span, partner, &mut known).await?;

@@ -79,7 +79,8 @@ impl<B: Broker> Worker<B> {
 
         // 3. gather
         let mut guard = Alone::Beside(self.state.alone.read().await);
-        let mut claimed = self.claim(received, event, false).await?;
+        let text = self.catalogue.text(&event.name);
+        let (mut claimed, mut known) = self.claim_and_gather(received, event, text.route).await?;
         if let Claimed::Entry(entry) = &claimed
             && (CRASHES_ALONE..CRASHES_DEAD).contains(&entry.crashes)
         {
@@ -92,7 +93,7 @@ impl<B: Broker> Worker<B> {
                 crashes = entry.crashes,
                 "workers died over this event: it is handled alone"
             );
-            claimed = self.claim(received, event, true).await?;
+            (claimed, known) = (self.claim(received, event, true).await?, None);
         }
         let mut entry = match claimed {
             Claimed::Entry(entry) => entry,
@@ -112,12 +113,14 @@ impl<B: Broker> Worker<B> {
             let dead = Disposition::Dead { reason: DeadReason::CrashedWorker, detail, attempts };
             return self.settle(received, entry, Vec::new(), dead).await;
         }
-        if self.life(&entry).over() {
+        if known.is_none() && self.life(&entry).over() {
             let disposition = judge::expired(ever_tried(&entry), entry.attempt, self.life(&entry));
             return self.settle(received, entry, Vec::new(), disposition).await;
         }
-        let text = self.catalogue.text(&event.name);
-        let mut known = self.gather(event, text.route, &entry).await?;
+        let mut known = match known {
+            Some(known) => known,
+            None => self.gather(event, text.route, Some(&entry)).await?,
+        };
 
         // 4. route: decided anew only while nothing has been accepted
         if !entry.any_accepted() {
@@ -162,7 +165,7 @@ impl<B: Broker> Worker<B> {
         settled
     }
 
-    fn life(&self, entry: &Entry) -> Life {
+    pub(super) fn life(&self, entry: &Entry) -> Life {
         Life { now: clock::now(), expires_at: from_ms(entry.expires_at) }
     }
 }

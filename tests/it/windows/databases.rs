@@ -134,6 +134,28 @@ async fn locked_tables_are_waited_for() {
 }
 
 #[tokio::test]
+async fn presence_is_asked_beside_the_claim_and_nothing_is_sent_before_it_is_granted() {
+    let Some(mut rig) = Rig::new("dbeside").await else { return };
+    rig.enter("s1", "ada");
+    rig.start().await;
+    let mut connection = rig.database().await;
+    let lock = rig.named("BEGIN; LOCK TABLE LEDGER.events IN ACCESS EXCLUSIVE MODE");
+    connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(lock))).await.expect("lock");
+    rig.send(event("e1", "partner.advanced", "s1", "ada")).await;
+    let asked = |endpoint| {
+        rig.sandbox.control().entries(0, None, 1000).iter().filter(|entry| entry.endpoint == endpoint).count()
+    };
+    eventually("presence is asked", async || (asked(Endpoint::Presence) == 1).then_some(())).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(asked(Endpoint::Publish), 0, "nobody has granted it");
+    connection.execute("COMMIT").await.expect("unlock");
+    rig.until("e1", State::Done).await;
+    assert_eq!(rig.effects()["e1"], (1, 0));
+    assert_eq!(asked(Endpoint::Presence), 1, "what was asked beside the claim is used");
+    rig.end().await;
+}
+
+#[tokio::test]
 async fn an_outcome_in_hand_is_written_before_another_worker_takes_the_event_over() {
     let Some(mut rig) = Rig::new("dtwo").await else { return };
     rig.add_users([("ada".into(), Some("ExponentPushToken[ada]".into()))]).await;
