@@ -23,7 +23,7 @@ pub struct Limits {
     /// At least one; zero counts as one.
     pub requests: usize,
     /// While so many are out, a further one is made only when it is at least half full: what would be a request for a few is better
-    /// carried by the next that is free. As many as `requests`, or more: never.
+    /// carried by the next that is free. With as many as `requests` none has to be.
     pub eager: usize,
     pub items: usize,
     /// Sum of the items' weights, in whatever unit the caller weighs (bytes).
@@ -183,7 +183,7 @@ impl<I: std::marker::Send + 'static, O: std::marker::Send + 'static> Slot<I, O> 
         let limits = self.inner.limits;
         let (mut items, mut answers, mut events, mut weight) = (Vec::new(), Vec::new(), Vec::new(), 0usize);
         let deserved = state.deserves(&limits, state.requests_out - 1);
-        while let Some(next) = state.items.front().filter(|_| deserved) {
+        while deserved && let Some(next) = state.items.front() {
             let fits = items.len() < limits.items && weight.saturating_add(next.weight) <= limits.weight;
             let gone = next.answer.is_closed();
             if !gone && !fits && !items.is_empty() {

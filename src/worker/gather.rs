@@ -13,7 +13,7 @@ use crate::{
     domain::{
         catalogue::RouteRule,
         event::Event,
-        judge::provider_of,
+        judge::{Life, provider_of},
         ledger::{self, ABLY_TARGET, Claim, Entry, Evidence, TargetRecord, Via},
         outcome::{Failure, FailureKind, Provider},
         payload,
@@ -59,7 +59,8 @@ impl<B: Broker> Worker<B> {
         rule: RouteRule,
     ) -> Result<(Claimed, Option<Known>), Interrupted> {
         let claiming = pin!(self.claim(received, event, false));
-        if !received.arrival().fresh || self.expiry(received, event) <= clock::now() {
+        let life = Life { now: clock::now(), expires_at: self.expiry(received, event) };
+        if !received.arrival().fresh || life.over() {
             return Ok((claiming.await?, None));
         }
         let gathering = pin!(self.gather(event, rule, None));

@@ -113,6 +113,7 @@ impl<B: Broker> Worker<B> {
             let dead = Disposition::Dead { reason: DeadReason::CrashedWorker, detail, attempts };
             return self.settle(received, entry, Vec::new(), dead).await;
         }
+        // What was gathered beside the claim was so because the event was not too late then.
         if known.is_none() && self.life(&entry).over() {
             let disposition = judge::expired(ever_tried(&entry), entry.attempt, self.life(&entry));
             return self.settle(received, entry, Vec::new(), disposition).await;
