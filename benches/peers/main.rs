@@ -29,7 +29,7 @@ use case::Bench;
 use database::Database;
 use rows::{Plan, Row};
 use stand_in::StandIn;
-use worker::{Peer, Places};
+use worker::{Peer, Places, SEMI_SPACE};
 
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
@@ -68,7 +68,7 @@ struct Args {
     /// Seconds of a backlog (about), and of a steady load
     #[arg(long)]
     seconds: Option<u64>,
-    /// Settings to try for node-best: PREFETCH=500,EXPO_CONCURRENCY=50,ABLY_SOCKETS=100; such a run only prints
+    /// Settings to try for node-best: PREFETCH=1000,EXPO_CONCURRENCY=50,ABLY_SOCKETS=100,SEMI_SPACE_MB=16; such a run only prints
     #[arg(long, value_delimiter = ',', value_parser = setting)]
     node: Vec<(String, String)>,
     /// One short round of everything: shows that it works, not how fast it is
@@ -123,7 +123,7 @@ fn variable(name: &str) -> anyhow::Result<String> {
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
-    let known = ["PREFETCH", "EXPO_CONCURRENCY", "ABLY_SOCKETS"];
+    let known = ["PREFETCH", "EXPO_CONCURRENCY", "ABLY_SOCKETS", SEMI_SPACE];
     match text.split_once('=') {
         Some((name, value)) if known.contains(&name) => Ok((name.to_owned(), value.to_owned())),
         _ => Err(format!("write NAME=NUMBER; there are {}", known.join(", "))),
