@@ -22,8 +22,8 @@ use crate::trace::{self, Span};
 pub struct Limits {
     /// At least one; zero counts as one.
     pub requests: usize,
-    /// While so many are out, a further one is made only when it is at least half full: what would be a request for a few is better
-    /// carried by the next that is free. With as many as `requests` none has to be.
+    /// A request beside others carries more than one part in so many of the items that are out; beside so many requests it is at least half
+    /// full. What would be a request for a few is better carried by the next that is free. With as many as `requests` none has to.
     pub eager: usize,
     pub items: usize,
     /// Sum of the items' weights, in whatever unit the caller weighs (bytes).
@@ -61,13 +61,16 @@ struct Waiting<I, O> {
     /// Sum of their weights.
     weight: usize,
     requests_out: usize,
+    /// What they carry.
+    items_out: usize,
 }
 
 impl<I, O> Waiting<I, O> {
     /// Tells whether what waits deserves a request beside `others`. With none out it always does, so that nothing waits for ever.
     fn deserves(&self, limits: &Limits, others: usize) -> bool {
         let full = self.items.len() * 2 >= limits.items || self.weight >= limits.weight / 2;
-        others < limits.requests.max(1) && (others < limits.eager.max(1) || full)
+        let enough = limits.eager >= limits.requests || self.items.len() * limits.eager > self.items_out;
+        others < limits.requests.max(1) && (others < limits.eager.max(1) && enough || full)
     }
 }
 
@@ -108,7 +111,7 @@ impl<I: std::marker::Send + 'static, O: std::marker::Send + 'static> Coalescer<I
     where
         F: Fn(Vec<I>) -> BoxFuture<'static, Vec<O>> + std::marker::Send + Sync + 'static,
     {
-        let state = Mutex::new(Waiting { items: VecDeque::new(), weight: 0, requests_out: 0 });
+        let state = Mutex::new(Waiting { items: VecDeque::new(), weight: 0, requests_out: 0, items_out: 0 });
         Coalescer { inner: Arc::new(Inner { name, limits, send: Box::new(send), state }) }
     }
 
@@ -136,12 +139,13 @@ impl<I: std::marker::Send + 'static, O: std::marker::Send + 'static> Coalescer<I
 struct Slot<I: std::marker::Send + 'static, O: std::marker::Send + 'static> {
     inner: Arc<Inner<I, O>>,
     given_back: bool,
+    carries: usize,
 }
 
 impl<I: std::marker::Send + 'static, O: std::marker::Send + 'static> Slot<I, O> {
     // Not on a tracker: it ends with the last item waiting, and every item has a caller who is tracked.
     fn start(inner: Arc<Inner<I, O>>) {
-        tokio::spawn(Slot { inner, given_back: false }.run());
+        tokio::spawn(Slot { inner, given_back: false, carries: 0 }.run());
     }
 
     async fn run(mut self) {
@@ -181,6 +185,7 @@ impl<I: std::marker::Send + 'static, O: std::marker::Send + 'static> Slot<I, O> 
     fn take(&mut self) -> Option<Taken<I, O>> {
         let mut state = self.inner.state.lock().expect("no panic while the lock is held");
         let limits = self.inner.limits;
+        state.items_out -= std::mem::take(&mut self.carries);
         let (mut items, mut answers, mut events, mut weight) = (Vec::new(), Vec::new(), Vec::new(), 0usize);
         let deserved = state.deserves(&limits, state.requests_out - 1);
         while deserved && let Some(next) = state.items.front() {
@@ -203,6 +208,8 @@ impl<I: std::marker::Send + 'static, O: std::marker::Send + 'static> Slot<I, O> 
             self.given_back = true;
             return None;
         }
+        self.carries = items.len();
+        state.items_out += self.carries;
         Some(Taken { items, answers, events })
     }
 }
@@ -216,6 +223,7 @@ impl<I: std::marker::Send + 'static, O: std::marker::Send + 'static> Drop for Sl
         // up here again); whoever still waits from elsewhere hears `Lost` instead of waiting for ever.
         let Ok(mut state) = self.inner.state.lock() else { return };
         state.requests_out -= 1;
+        state.items_out -= self.carries;
         if state.requests_out == 0 {
             state.items.clear();
             state.weight = 0;

@@ -118,6 +118,29 @@ async fn beside_the_eager_ones_a_request_is_at_least_half_full() {
 }
 
 #[tokio::test]
+async fn beside_a_large_request_there_is_no_small_one() {
+    let (coalescer, permits, requests) = gated(Limits { requests: 4, eager: 2, items: 100, weight: usize::MAX });
+    let mut asked: Vec<_> = (0..4).map(|item| asking(&coalescer, item, 1)).collect();
+    for (waiting, expected) in [(1, vec![4]), (2, vec![4]), (3, vec![4, 3]), (1, vec![4, 3])] {
+        settle().await;
+        asked.push(asking(&coalescer, 9, 1));
+        settle().await;
+        assert_eq!(sizes(&requests), expected, "with {waiting} waiting");
+    }
+    // The four are answered: beside the three one is too few, beside nothing it is not.
+    permits.add_permits(1);
+    settle().await;
+    assert_eq!(sizes(&requests), [4, 3]);
+    permits.add_permits(2);
+    for answer in asked {
+        answer.await.unwrap().unwrap();
+    }
+    assert_eq!(sizes(&requests), [4, 3, 1]);
+    settle().await;
+    assert_eq!(coalescer.inner.state.lock().unwrap().items_out, 0);
+}
+
+#[tokio::test]
 async fn a_withdrawn_item_is_not_sent() {
     let (coalescer, permits, requests) = gated(WIDE);
     let first = asking(&coalescer, 1, 1);
@@ -224,7 +247,10 @@ async fn nobody_is_stuck_under_stress() {
         }
     };
     tokio::time::timeout(Duration::from_secs(60), all).await.expect("somebody is stuck");
-    let left = coalescer.inner.state.lock().unwrap().items.len();
-    assert_eq!((left, out.load(Ordering::SeqCst)), (0, 0));
+    let (left, items_out) = {
+        let state = coalescer.inner.state.lock().unwrap();
+        (state.items.len(), state.items_out)
+    };
+    assert_eq!((left, items_out, out.load(Ordering::SeqCst)), (0, 0, 0));
     assert!(lost.load(Ordering::SeqCst) >= 64, "every worker's bad request is told");
 }
