@@ -98,8 +98,8 @@ impl<B: Broker> Worker<B> {
         let mut entry = match claimed {
             Claimed::Entry(entry) => entry,
             Claimed::Elsewhere => return Box::pin(self.settle_elsewhere(received, "claimed")).await,
-            Claimed::Stale(entry) => return Box::pin(self.settle_stale(received, entry)).await,
-            Claimed::Repeat(entry) => return Box::pin(self.settle_repeat(received, entry)).await,
+            Claimed::Stale(entry) => return Box::pin(self.settle_needless(received, entry, "stale")).await,
+            Claimed::Repeat(entry) => return Box::pin(self.settle_needless(received, entry, "repeat")).await,
             Claimed::Refused(error) => {
                 tracing::error!(event.id = event.id, error, "the ledger refuses this event; it is retried");
                 let error = format!("the ledger refuses this event: {error}");

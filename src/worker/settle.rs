@@ -140,20 +140,17 @@ impl<B: Broker> Worker<B> {
         Ok(())
     }
 
-    /// Drops a delivery whose newer copy waits in a queue.
-    pub(super) async fn settle_stale(&self, received: &Received, entry: Box<Entry>) -> Result<(), Interrupted> {
+    /// Drops a delivery that has nothing left to do: a `repeat` of what was delivered before, or `stale`, as a newer copy waits in a queue.
+    pub(super) async fn settle_needless(
+        &self,
+        received: &Received,
+        entry: Box<Entry>,
+        disposition: &'static str,
+    ) -> Result<(), Interrupted> {
         let _span = Span::stop("settle");
-        // Writing the row gives up the claim, which would turn the newer copy away from every other worker.
+        // Writing the row gives up the claim, which would turn a newer copy away from every other worker.
         self.record(Record { entry: *entry, tickets: Vec::new(), letter: None }).await;
-        self.ack(received, self.note_settled(received, Settled::unrouted("stale", ""))).await;
-        Ok(())
-    }
-
-    /// Drops a delivery of what was delivered before.
-    pub(super) async fn settle_repeat(&self, received: &Received, entry: Box<Entry>) -> Result<(), Interrupted> {
-        let _span = Span::stop("settle");
-        self.record(Record { entry: *entry, tickets: Vec::new(), letter: None }).await;
-        self.ack(received, self.note_settled(received, Settled::unrouted("repeat", ""))).await;
+        self.ack(received, self.note_settled(received, Settled::unrouted(disposition, ""))).await;
         Ok(())
     }
 
