@@ -81,15 +81,14 @@ impl Peer {
         !matches!(self, Peer::CeilingOne | Peer::CeilingFifty)
     }
 
-    fn variables(self) -> &'static [(&'static str, &'static str)] {
+    fn settings(self) -> BTreeMap<&'static str, &'static str> {
+        let best = [("PREFETCH", "500"), ("EXPO_CONCURRENCY", "100"), (SEMI_SPACE, "64")];
         match self {
-            Peer::NodeDefault => &[("PREFETCH", "100")],
-            Peer::NodeBest => &[("PREFETCH", "500"), ("EXPO_CONCURRENCY", "100"), (SEMI_SPACE, "64")],
-            Peer::NodeSockets => {
-                &[("PREFETCH", "500"), ("EXPO_CONCURRENCY", "100"), (SEMI_SPACE, "64"), ("ABLY_SOCKETS", "400")]
-            }
-            Peer::Plain => &[("PREFETCH", "1000")],
-            Peer::Herald | Peer::CeilingOne | Peer::CeilingFifty => &[],
+            Peer::NodeDefault => [("PREFETCH", "100")].into(),
+            Peer::NodeBest => best.into(),
+            Peer::NodeSockets => best.into_iter().chain([("ABLY_SOCKETS", "400")]).collect(),
+            Peer::Plain => [("PREFETCH", "1000")].into(),
+            Peer::Herald | Peer::CeilingOne | Peer::CeilingFifty => BTreeMap::new(),
         }
     }
 }
@@ -140,7 +139,7 @@ impl Worker {
         match start.peer {
             Peer::Herald => herald(&mut command, stand_in, start),
             peer => {
-                let mut settings: BTreeMap<&str, &str> = peer.variables().iter().copied().collect();
+                let mut settings: BTreeMap<&str, &str> = peer.settings();
                 if peer == Peer::NodeBest {
                     settings.extend(places.tried.iter().map(|(name, value)| (name.as_str(), value.as_str())));
                 }
