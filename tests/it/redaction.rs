@@ -160,9 +160,11 @@ async fn send(rig: &Rig, event: &Value, canaries: &Canaries) {
     rig.broker.publish(&to, Message { body: body.into(), properties }).await.unwrap();
 }
 
-/// Answers that quote everything the request held, as a proxy's error page or a careless provider would.
-fn quoting(rig: &Rig, canaries: &Canaries) {
-    let (key, token) = (&canaries.ably_key, format!("ExponentPushToken[{}]", canaries.token));
+/// Answers that quote everything the request held, as a proxy's error page or a careless provider would; requests to Ably
+/// hold `key`.
+fn quoting(rig: &Rig, key: &str, canaries: &Canaries) {
+    rig.sandbox.control().clear_faults();
+    let token = format!("ExponentPushToken[{}]", canaries.token);
     let basic = BASE64_STANDARD.encode(key);
     let to_ably = format!("Authorization: Basic {basic}, that is {key}, or [{basic}], and {token}");
     let to_expo = format!("Authorization: Bearer {ACCESS_TOKEN}, that is '{ACCESS_TOKEN}', for {token}");
@@ -263,7 +265,7 @@ async fn canaries_are_found_only_where_they_may_be() {
     };
     rig.sandbox.control().add_credential(credential(&canaries.ably_key, Standing::Good));
     rig.sandbox.control().add_credential(credential(&canaries.wrong_ably_key, Standing::Revoked));
-    quoting(&rig, &canaries);
+    quoting(&rig, &canaries.ably_key, &canaries);
 
     // One user per fate of a push; the canary stands in every token.
     let fates = ["", "unregistered-", "invalid-credentials-", "unknown-error-", "no-details-", "project-b-"];
@@ -378,11 +380,20 @@ async fn canaries_are_found_only_where_they_may_be() {
         _ => value,
     };
     let json_log: Vec<_> = json_log.into_iter().map(|(key, value)| (key, other(key, value))).collect();
+    quoting(&rig, &canaries.wrong_ably_key, &canaries);
     let worker = rig.start_with(&json_log).await;
+    let nobody = |id: &str, session: &str| {
+        let mut event = secretive(id, session, "");
+        event.as_object_mut().unwrap().remove("partnerId");
+        event
+    };
+    // Before the refusal: nothing is asked of Ably after it. What the first worker left may be quoted as well.
+    let quoted = format!("{planted}-quoted");
+    send(&rig, &nobody(&quoted, "quoted-page"), &canaries).await;
+    eventually("an answer quotes the other key", async || rig.entry(&quoted).await?.reason).await;
+    ids.push(quoted);
     send(&rig, &secretive(&format!("{planted}-revoked"), "absent", "user-"), &canaries).await;
-    let mut no_partner = secretive(&format!("{planted}-held"), "revoked", "");
-    no_partner.as_object_mut().unwrap().remove("partnerId");
-    send(&rig, &no_partner, &canaries).await;
+    send(&rig, &nobody(&format!("{planted}-held"), "revoked"), &canaries).await;
     eventually("refused credentials hold", async || {
         let entry = rig.entry(&format!("{planted}-held")).await?;
         entry.reason.as_deref().is_some_and(|reason| reason.starts_with("held")).then_some(())
