@@ -74,8 +74,6 @@ pub struct Drained {
     pub stand_in: f64,
     /// Share of the machine that was busy before the worker started: other work, and what the broker still writes.
     pub busy_before: f64,
-    /// What a fixed piece of arithmetic took then, in milliseconds.
-    pub arithmetic_ms: f64,
 }
 
 /// A moment of a run.
@@ -146,7 +144,6 @@ pub async fn drain(bench: &Bench, order: Order, ledger: Option<&str>) -> anyhow:
     // The broker goes on writing for a moment.
     tokio::time::sleep(PAUSE).await;
     let busy_before = proc::busy_during(PAUSE).await;
-    let arithmetic_ms = proc::arithmetic_ms();
     bench.database.count_anew().await?;
     let begun = Instant::now();
     let mut workers = (0..order.replicas).map(|number| stage.spawn(number)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -206,7 +203,6 @@ pub async fn drain(bench: &Bench, order: Order, ledger: Option<&str>) -> anyhow:
         left,
         stand_in: (high.stand_in - low.stand_in) / window,
         busy_before,
-        arithmetic_ms,
     })
 }
 

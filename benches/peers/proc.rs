@@ -2,9 +2,7 @@
 //!
 //! Reads /proc; the benchmark runs on Linux only.
 
-use std::time::{Duration, Instant};
-
-use crate::events;
+use std::time::Duration;
 
 /// Clock ticks a second: what every Linux tells its processes.
 const TICKS: f64 = 100.0;
@@ -46,13 +44,4 @@ fn machine() -> Option<(f64, f64)> {
     let ticks: Vec<f64> = stat.lines().next()?.split_whitespace().skip(1).filter_map(|it| it.parse().ok()).collect();
     let idle = ticks.get(3)? + ticks.get(4)?;
     Some((ticks.iter().take(8).sum::<f64>() - idle, idle))
-}
-
-/// Returns how long a fixed piece of arithmetic takes, in milliseconds: a virtual machine's processors are not always equally fast, and
-/// nothing else shows it.
-pub fn arithmetic_ms() -> f64 {
-    let begun = Instant::now();
-    let sum = (0..10_000_000u64).fold(0u64, |sum, n| sum.rotate_left(5) ^ events::mix(sum ^ n));
-    std::hint::black_box(sum);
-    begun.elapsed().as_secs_f64() * 1000.0
 }

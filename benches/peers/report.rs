@@ -11,7 +11,7 @@ use crate::{
     case::{Bench, Drained},
     proc,
     rows::{Plan, Results, steady},
-    targets::{Target, median, middle, node, targets},
+    targets::{Target, median, middle, node, node_beside, targets},
     variable,
     worker::Peer,
 };
@@ -25,19 +25,15 @@ pub async fn machine() -> String {
     format!("load average {} before the run, other work took {busy:.0} % of the machine", proc::load())
 }
 
-/// Says how busy and how fast the machine was just before the workers of the backlogs started.
+/// Says how busy the machine was just before the workers of the backlogs started.
 fn between(results: &Results) -> Option<String> {
     let cases = results.backlog.values().chain(results.growth.values()).chain(results.ledger.values());
     let cases: Vec<&Drained> = cases.chain(results.replicas.values()).flatten().collect();
-    let spread = |figure: fn(&Drained) -> f64| {
-        let figures = || cases.iter().map(|it| figure(it));
-        Some((figures().fold(f64::MAX, f64::min), median(figures())?, figures().fold(0.0, f64::max)))
-    };
-    let (_, busy, busiest) = spread(|it| it.busy_before * 100.0)?;
-    let (fastest, middle, slowest) = spread(|it| it.arithmetic_ms)?;
+    let busy = || cases.iter().map(|it| it.busy_before * 100.0);
+    let (middle, most) = (median(busy())?, busy().fold(0.0, f64::max));
     Some(format!(
-        "Just before a backlog's worker started, other work and the broker took {busy:.0} % of the machine in the median, {busiest:.0} % at \
-         most, and a fixed piece of arithmetic took {middle:.0} ms in the median, {fastest:.0} to {slowest:.0} ms."
+        "Just before a backlog's worker started, other work and the broker took {middle:.0} % of the machine in the median, {most:.0} % \
+         at most."
     ))
 }
 
@@ -63,7 +59,7 @@ pub async fn place(bench: &Bench, commit: &str, before: &str) -> anyhow::Result<
         Timestamp::now().strftime("%Y-%m-%d"),
         std::env::var("BENCH_COMMAND").unwrap_or_else(|_| "make bench".to_owned()),
         said("rustc", "--version"),
-        said("node", "--version"),
+        said(&bench.places.node[0].to_string_lossy(), "--version"),
         clients.join(", "),
     ))
 }
@@ -91,6 +87,14 @@ pub fn text(results: &Results, plan: &Plan, place: &str) -> String {
         verdicts(&mut text, &check);
         if check.iter().any(|it| !it.reached) {
             let _ = writeln!(text, "\nIt is not: **the ratios of this run are void**.");
+            let beside = node_beside(results);
+            if !beside.is_empty() {
+                let _ = writeln!(
+                    text,
+                    "\nWhether the machine is slower than then or the Node worker, the other workers of this run tell:\n"
+                );
+                verdicts(&mut text, &beside);
+            }
         }
     }
     let all = targets(results);

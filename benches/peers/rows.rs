@@ -139,7 +139,7 @@ impl Results {
         let statements = drained.statements.map_or_else(|| "?".to_owned(), |it| format!("{it:.3}"));
         println!(
             "{row} {}: {:.0} events/s, {:.1} µs CPU an event ({:.1} whole), {:.0} MB, {:.3} requests and {statements} statements an \
-             event, first after {:.2} s, stand-in {:.0} % busy, machine {:.0} % before, arithmetic {:.0} ms",
+             event, first after {:.2} s, stand-in {:.0} % busy, machine {:.0} % before",
             peer.word(),
             drained.rate,
             drained.cpu,
@@ -149,7 +149,6 @@ impl Results {
             drained.first,
             drained.stand_in * 100.0,
             drained.busy_before * 100.0,
-            drained.arithmetic_ms,
         );
         // Peers that deliver nothing count only roughly.
         let mut faults = Vec::new();

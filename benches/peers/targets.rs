@@ -8,8 +8,10 @@ use crate::{
     worker::Peer,
 };
 
-/// What the Node worker at its best reached when the targets were set, by the providers' latency.
-const NODE: [(u64, f64); 3] = [(0, 1_239.0), (20, 861.0), (100, 254.0)];
+/// What the Node worker at its best reached when the targets were set, and beside it a plain Rust worker, by the providers' latency.
+const THEN: [(u64, f64, f64); 3] = [(0, 1_239.0, 5_574.0), (20, 861.0, 4_672.0), (100, 254.0, 4_295.0)];
+/// What the ceiling reached then, with an ack for each event.
+const CEILING_THEN: f64 = 28_000.0;
 
 pub struct Target {
     pub what: String,
@@ -45,17 +47,32 @@ fn most(what: String, wanted: f64, seen: Option<f64>, unit: &str) -> Option<Targ
 
 /// Returns whether Node reached what it reached before; ratios mean nothing otherwise.
 pub fn node(results: &Results) -> Vec<Target> {
-    let check = |(latency, before): (u64, f64)| {
-        let seen = middle(results.backlog.get(&(latency, Peer::NodeBest)), |it| it.rate);
-        let seen = seen.map(|rate| rate / before);
+    let check = |(latency, before, _)| {
+        let seen = rate(results, latency, Peer::NodeBest).map(|rate| rate / before);
         least(format!("Node at its best, backlog at {latency} ms, beside {before} events/s"), 0.9, seen, " times")
     };
-    NODE.into_iter().filter_map(check).collect()
+    THEN.into_iter().filter_map(check).collect()
+}
+
+/// Returns whether Node is as fast beside the other peers as it was before, whatever the machine.
+pub fn node_beside(results: &Results) -> Vec<Target> {
+    let check = |latency, what, peer, share: f64| {
+        let seen = Some(rate(results, latency, Peer::NodeBest)? / rate(results, latency, peer)? / share);
+        least(format!("Node at its best beside {what} at {latency} ms, {share:.3} of it then"), 0.9, seen, " times")
+    };
+    let plain = THEN.map(|(latency, node, plain)| check(latency, "plain Rust", Peer::Plain, node / plain));
+    let ceiling = check(0, "the one-ack ceiling", Peer::CeilingOne, THEN[0].1 / CEILING_THEN);
+    plain.into_iter().chain([ceiling]).flatten().collect()
+}
+
+/// Returns the median rate of a backlog.
+fn rate(results: &Results, latency: u64, peer: Peer) -> Option<f64> {
+    middle(results.backlog.get(&(latency, peer)), |it| it.rate)
 }
 
 /// Returns every target that this run can judge.
 pub fn targets(results: &Results) -> Vec<Target> {
-    let rate = |latency, peer| middle(results.backlog.get(&(latency, peer)), |it| it.rate);
+    let rate = |latency, peer| rate(results, latency, peer);
     let cpu = |latency, peer| middle(results.backlog.get(&(latency, peer)), |it| it.cpu);
     let ratio = |over: Option<f64>, under: Option<f64>| Some(over? / under?);
     let mut all = Vec::new();

@@ -96,7 +96,8 @@ impl Peer {
 /// Where everything is.
 pub struct Places {
     pub herald: PathBuf,
-    pub node: PathBuf,
+    /// Node.js, and the worker that runs on it.
+    pub node: [PathBuf; 2],
     /// Logs, and the working directory of the peers.
     pub folder: PathBuf,
     pub amqp: String,
@@ -131,7 +132,7 @@ impl Worker {
     pub fn spawn(places: &Places, stand_in: &StandIn, sheet: &Arc<Sheet>, start: &Start) -> anyhow::Result<Worker> {
         let mut command = match start.peer {
             Peer::Herald => Command::new(&places.herald),
-            Peer::NodeDefault | Peer::NodeBest | Peer::NodeSockets => Command::new("node"),
+            Peer::NodeDefault | Peer::NodeBest | Peer::NodeSockets => Command::new(&places.node[0]),
             Peer::Plain | Peer::CeilingOne | Peer::CeilingFifty => Command::new(std::env::current_exe()?),
         };
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("AMQP_URL", &places.amqp);
@@ -150,7 +151,7 @@ impl Worker {
                     Peer::Plain => command.arg("plain"),
                     Peer::CeilingOne => command.args(["ceiling", "--acks", "1"]),
                     Peer::CeilingFifty => command.args(["ceiling", "--acks", "50"]),
-                    _ => command.arg(&places.node).env("NODE_ENV", "production"),
+                    _ => command.arg(&places.node[1]).env("NODE_ENV", "production"),
                 };
                 command.envs(settings);
                 command.env("QUEUE", format!("{}.events", start.prefix)).env("DATABASE_URL", &start.app);
