@@ -145,15 +145,6 @@ fn chosen<T: Copy>(what: &str, names: &[String], all: &[T], word: impl Fn(T) -> 
     found.collect()
 }
 
-/// Returns the Node.js that the Node worker names as its own, and that worker. What a machine has is often years old, and slower.
-fn node() -> anyhow::Result<[PathBuf; 2]> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches/peers/node");
-    let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
-    let node = folder.join(format!("node_modules/node-linux-{arch}/bin/node"));
-    anyhow::ensure!(node.exists(), "{}: run `npm ci` in {} first", node.display(), folder.display());
-    Ok([node, folder.join("worker.mjs")])
-}
-
 /// Runs what is asked for; returns whether every peer delivered each event exactly once.
 async fn measure(args: Args) -> anyhow::Result<bool> {
     let rows = chosen("row", &args.rows, &Row::ALL, |row| row.word())?;
@@ -162,9 +153,13 @@ async fn measure(args: Args) -> anyhow::Result<bool> {
     let whole = args.rows.is_empty() && args.peers.is_empty() && !args.short;
     let herald = args.herald.canonicalize().with_context(|| format!("{}: build it first", args.herald.display()))?;
     let folder = tempfile::tempdir()?;
+    let peer = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches/peers/node");
+    let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
     let places = Places {
         herald,
-        node: node()?,
+        node: peer.join("worker.mjs"),
+        // Its package.json names it.
+        new_node: peer.join(format!("node_modules/node-linux-{arch}/bin/node")),
         folder: folder.path().to_owned(),
         amqp: variable("HERALD_TEST_AMQP_URL")?,
         tried: args.node,

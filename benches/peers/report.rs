@@ -54,12 +54,13 @@ pub async fn place(bench: &Bench, commit: &str, before: &str) -> anyhow::Result<
     let clients: Vec<String> =
         clients.map(|(name, version)| format!("{name} {}", version.as_str().unwrap_or("?"))).collect();
     Ok(format!(
-        "{}, herald {commit}, `{}`; {cores} cores of {processor} for everything; {}, Node {} with {}, RabbitMQ {rabbitmq} with quorum \
-         queues, PostgreSQL {postgres} as durable as it is shipped, with pg_stat_statements; {before}.",
+        "{}, herald {commit}, `{}`; {cores} cores of {processor} for everything; {}, Node {} (one peer on {}) with {}, RabbitMQ {rabbitmq} \
+         with quorum queues, PostgreSQL {postgres} as durable as it is shipped, with pg_stat_statements; {before}.",
         Timestamp::now().strftime("%Y-%m-%d"),
         std::env::var("BENCH_COMMAND").unwrap_or_else(|_| "make bench".to_owned()),
         said("rustc", "--version"),
-        said(&bench.places.node[0].to_string_lossy(), "--version"),
+        said("node", "--version"),
+        said(&bench.places.new_node.to_string_lossy(), "--version"),
         clients.join(", "),
     ))
 }

@@ -30,8 +30,9 @@ pub enum Peer {
     NodeDefault,
     /// What was fastest among the settings tried.
     NodeBest,
-    /// As before, and more connections to Ably than its client opens by itself.
-    NodeSockets,
+    /// As before on a newer Node.js than the machine's, with more connections to Ably than its client opens by itself: the fastest that is
+    /// known, and more than the worker that the targets were set beside.
+    NodeMore,
     Plain,
     /// Acknowledges each event.
     CeilingOne,
@@ -44,7 +45,7 @@ impl Peer {
         Peer::Herald,
         Peer::NodeDefault,
         Peer::NodeBest,
-        Peer::NodeSockets,
+        Peer::NodeMore,
         Peer::Plain,
         Peer::CeilingOne,
         Peer::CeilingFifty,
@@ -56,7 +57,7 @@ impl Peer {
             Peer::Herald => "herald",
             Peer::NodeDefault => "node-default",
             Peer::NodeBest => "node-best",
-            Peer::NodeSockets => "node-sockets",
+            Peer::NodeMore => "node-more",
             Peer::Plain => "plain",
             Peer::CeilingOne => "ceiling-1",
             Peer::CeilingFifty => "ceiling-50",
@@ -69,7 +70,7 @@ impl Peer {
             Peer::Herald => "herald",
             Peer::NodeDefault => "Node, SDK defaults, prefetch 100",
             Peer::NodeBest => "Node, best: prefetch 500, 100 Expo requests at once, semi-spaces of 64 MB",
-            Peer::NodeSockets => "Node, best, and 400 connections to Ably instead of the client's 40",
+            Peer::NodeMore => "Node, best, on Node.js 26 and with 400 connections to Ably instead of the client's 40",
             Peer::Plain => "plain Rust, prefetch 1,000",
             Peer::CeilingOne => "ceiling: lapin, one ack each",
             Peer::CeilingFifty => "ceiling: lapin, acks of fifty",
@@ -86,7 +87,7 @@ impl Peer {
         match self {
             Peer::NodeDefault => [("PREFETCH", "100")].into(),
             Peer::NodeBest => best.into(),
-            Peer::NodeSockets => best.into_iter().chain([("ABLY_SOCKETS", "400")]).collect(),
+            Peer::NodeMore => best.into_iter().chain([("ABLY_SOCKETS", "400")]).collect(),
             Peer::Plain => [("PREFETCH", "1000")].into(),
             Peer::Herald | Peer::CeilingOne | Peer::CeilingFifty => BTreeMap::new(),
         }
@@ -96,8 +97,9 @@ impl Peer {
 /// Where everything is.
 pub struct Places {
     pub herald: PathBuf,
-    /// Node.js, and the worker that runs on it.
-    pub node: [PathBuf; 2],
+    pub node: PathBuf,
+    /// A newer Node.js than the machine's.
+    pub new_node: PathBuf,
     /// Logs, and the working directory of the peers.
     pub folder: PathBuf,
     pub amqp: String,
@@ -132,7 +134,8 @@ impl Worker {
     pub fn spawn(places: &Places, stand_in: &StandIn, sheet: &Arc<Sheet>, start: &Start) -> anyhow::Result<Worker> {
         let mut command = match start.peer {
             Peer::Herald => Command::new(&places.herald),
-            Peer::NodeDefault | Peer::NodeBest | Peer::NodeSockets => Command::new(&places.node[0]),
+            Peer::NodeDefault | Peer::NodeBest => Command::new("node"),
+            Peer::NodeMore => Command::new(&places.new_node),
             Peer::Plain | Peer::CeilingOne | Peer::CeilingFifty => Command::new(std::env::current_exe()?),
         };
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("AMQP_URL", &places.amqp);
@@ -151,7 +154,7 @@ impl Worker {
                     Peer::Plain => command.arg("plain"),
                     Peer::CeilingOne => command.args(["ceiling", "--acks", "1"]),
                     Peer::CeilingFifty => command.args(["ceiling", "--acks", "50"]),
-                    _ => command.arg(&places.node[1]).env("NODE_ENV", "production"),
+                    _ => command.arg(&places.node).env("NODE_ENV", "production"),
                 };
                 command.envs(settings);
                 command.env("QUEUE", format!("{}.events", start.prefix)).env("DATABASE_URL", &start.app);
