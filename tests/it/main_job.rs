@@ -94,22 +94,26 @@ async fn every_route_and_every_skip() {
             0,
         ),
     ];
-    for (event, ..) in &cases {
-        rig.send(event.clone()).await;
-    }
-    for (event, expected, published, pushed) in &cases {
-        let id = event["id"].as_str().unwrap();
-        let entry = eventually(&format!("{id} has ended"), async || {
-            rig.entry(id).await.filter(|entry| entry.state != State::Waiting)
-        })
-        .await;
-        let how = match entry.state {
-            State::Done => entry.via.map(|via| via.as_str().to_owned()),
-            State::Waiting | State::Skipped | State::Dead => entry.reason.clone(),
-        };
-        assert_eq!(format!("{} {}", entry.state.as_str(), how.unwrap_or_default()), *expected, "{id}: {entry:?}");
-        let seen = rig.effects().get(id).copied().unwrap_or_default();
-        assert_eq!(seen, (*published, *pushed), "{id} at the providers");
+    // One request asks for several sessions, and none of them is known when it fails: that session is asked for by itself.
+    let (asked_together, alone): (Vec<_>, Vec<_>) = cases.iter().partition(|(event, ..)| event["sessionId"] == "s-ada");
+    for group in [&asked_together, &alone] {
+        for (event, ..) in group {
+            rig.send(event.clone()).await;
+        }
+        for (event, expected, published, pushed) in group {
+            let id = event["id"].as_str().unwrap();
+            let entry = eventually(&format!("{id} has ended"), async || {
+                rig.entry(id).await.filter(|entry| entry.state != State::Waiting)
+            })
+            .await;
+            let how = match entry.state {
+                State::Done => entry.via.map(|via| via.as_str().to_owned()),
+                State::Waiting | State::Skipped | State::Dead => entry.reason.clone(),
+            };
+            assert_eq!(format!("{} {}", entry.state.as_str(), how.unwrap_or_default()), *expected, "{id}: {entry:?}");
+            let seen = rig.effects().get(id).copied().unwrap_or_default();
+            assert_eq!(seen, (*published, *pushed), "{id} at the providers");
+        }
     }
     assert_eq!(rig.token_of("uma").await, None, "the token of a device that is gone is cleared");
     assert!(rig.books().await.closed());
