@@ -306,6 +306,11 @@ async fn canaries_are_found_only_where_they_may_be() {
         event["data"] = json!({"note": canaries.payload});
         event
     };
+    let nobody = |id: &str, session: &str| {
+        let mut event = secretive(id, session, "");
+        event.as_object_mut().unwrap().remove("partnerId");
+        event
+    };
     let mut ids = Vec::new();
     let sessions = [
         "present",
@@ -330,18 +335,14 @@ async fn canaries_are_found_only_where_they_may_be() {
         "quoted-oauth",
     ];
     for (number, session) in sessions.into_iter().enumerate() {
-        let user = if session.contains("push") || session == "quoted-gateway" || session == "quoted-oauth" {
-            "user-"
-        } else {
-            ""
-        };
         let id = format!("{planted}-session-{number}");
-        let mut event = secretive(&id, session, user);
-        match session {
-            "present" | "absent" | "fault-presence-429" | "quoted-presence" => event["partnerId"] = "user-".into(),
-            _ if user.is_empty() => drop(event.as_object_mut().unwrap().remove("partnerId")),
-            _ => {}
-        }
+        let event = match session {
+            "present" | "absent" | "fault-presence-429" | "quoted-presence" | "quoted-gateway" | "quoted-oauth" => {
+                secretive(&id, session, "user-")
+            }
+            _ if session.contains("push") => secretive(&id, session, "user-"),
+            _ => nobody(&id, session),
+        };
         send(&rig, &event, &canaries).await;
         ids.push(id);
     }
@@ -382,11 +383,6 @@ async fn canaries_are_found_only_where_they_may_be() {
     let json_log: Vec<_> = json_log.into_iter().map(|(key, value)| (key, other(key, value))).collect();
     quoting(&rig, &canaries.wrong_ably_key, &canaries);
     let worker = rig.start_with(&json_log).await;
-    let nobody = |id: &str, session: &str| {
-        let mut event = secretive(id, session, "");
-        event.as_object_mut().unwrap().remove("partnerId");
-        event
-    };
     // Before the refusal: nothing is asked of Ably after it. What the first worker left may be quoted as well.
     let quoted = format!("{planted}-quoted");
     send(&rig, &nobody(&quoted, "quoted-page"), &canaries).await;
